@@ -1,0 +1,73 @@
+"""Cells: raw counts of single cells, read from AnnData, matched to a model's genes and turned into tokens.
+
+Everything below this package works on :class:`Cells`, never on AnnData.  Names are loaded on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sclm.cells.alignment import align
+    from sclm.cells.bins import bin_values
+    from sclm.cells.cells import Cells
+    from sclm.cells.counts import CountReport, inspect_counts, invert_log1p, require_counts
+    from sclm.cells.levels import count_levels
+    from sclm.cells.normalise import log_normalise
+    from sclm.cells.ragged import Ragged
+    from sclm.cells.ranks import rank_values
+    from sclm.cells.read import CellSource, read_cells
+    from sclm.cells.sentences import cell_sentences
+    from sclm.cells.vocabulary import GeneMatch, GeneVocabulary
+
+_HOME = {
+    "Cells": "cells",
+    "CellSource": "read",
+    "read_cells": "read",
+    "CountReport": "counts",
+    "inspect_counts": "counts",
+    "require_counts": "counts",
+    "invert_log1p": "counts",
+    "GeneVocabulary": "vocabulary",
+    "GeneMatch": "vocabulary",
+    "align": "alignment",
+    "Ragged": "ragged",
+    "rank_values": "ranks",
+    "bin_values": "bins",
+    "count_levels": "levels",
+    "cell_sentences": "sentences",
+    "log_normalise": "normalise",
+}
+
+__all__ = [
+    "CellSource",
+    "Cells",
+    "CountReport",
+    "GeneMatch",
+    "GeneVocabulary",
+    "Ragged",
+    "align",
+    "bin_values",
+    "cell_sentences",
+    "count_levels",
+    "inspect_counts",
+    "invert_log1p",
+    "log_normalise",
+    "rank_values",
+    "read_cells",
+    "require_counts",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

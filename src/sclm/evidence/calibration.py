@@ -1,0 +1,61 @@
+"""Temperature scaling: confidences that mean what they say."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+# Temperatures outside this range mean scores that carry no information (or separate the held-out cells perfectly, in which
+# case the likelihood keeps rising for ever colder temperatures): the search stops there.
+_LOWEST, _HIGHEST = 0.25, 20.0
+
+
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Probabilities from scores.
+
+    Parameters
+    ----------
+    logits
+        (n_cells, n_types) scores, any real number; ``-inf`` gives probability 0.
+    temperature
+        Positive divisor of the scores; above 1 flattens, below 1 sharpens.
+
+    Returns
+    -------
+    (n_cells, n_types) float64, rows sum to 1.
+    """
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    scaled = scaled - scaled.max(axis=1, keepdims=True)
+    weights = np.exp(scaled)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
+    r"""Temperature under which held-out cells are most likely.
+
+    Temperature scaling (Guo et al., On calibration of modern neural networks, ICML 2017, eq. 9): one scalar :math:`T` for
+    all types, :math:`p = \mathrm{softmax}(z / T)`, minimising the mean negative log-likelihood of the true types. It changes
+    no ranking, so accuracy is untouched.
+
+    Parameters
+    ----------
+    logits
+        (n_cells, n_types) scores of cells that the scores were not fitted on.
+    truth
+        (n_cells,) column of each cell's true type.
+
+    Returns
+    -------
+    Temperature between 0.25 and 20. 1 when there are no cells to fit on.
+    """
+    if len(truth) == 0:
+        return 1.0
+    logits = np.asarray(logits, dtype=np.float64)
+    rows = np.arange(len(truth))
+
+    def loss(log_temperature: float) -> float:
+        p = softmax(logits, float(np.exp(log_temperature)))[rows, truth]
+        return float(-np.log(np.maximum(p, 1e-12)).mean())
+
+    best = minimize_scalar(loss, bounds=(np.log(_LOWEST), np.log(_HIGHEST)), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(best.x))

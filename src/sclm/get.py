@@ -1,0 +1,80 @@
+"""What the tools wrote, as tidy DataFrames."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sclm import results
+
+if TYPE_CHECKING:
+    import anndata
+    import pandas as pd
+
+__all__ = ["annotate", "probabilities"]
+
+
+def annotate(adata: anndata.AnnData, *, key: str = "sclm_cell_type") -> pd.DataFrame:
+    """Cell types with their ids and confidences.
+
+    Parameters
+    ----------
+    adata
+        Annotated by :func:`sclm.tl.annotate`.
+    key
+        ``key_added`` of that call.
+
+    Returns
+    -------
+    One row a cell: ``cell_type``, ``ontology_term_id``, ``confidence``, ``novelty``, and with a consensus ``per_cell`` and
+    ``vote_fraction``.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result.
+
+    Examples
+    --------
+    >>> import sclm
+    >>> adata = sclm.datasets.pbmc68k()
+    >>> sclm.tl.annotate(adata, "mean", reference=adata, label_key="cell_type")
+    >>> list(sclm.get.annotate(adata).columns)
+    ['cell_type', 'ontology_term_id', 'confidence', 'novelty']
+    """
+    import pandas as pd
+
+    results.read(adata, key, "annotate")
+    columns = {key: "cell_type"}
+    for suffix in ("ontology_term_id", "confidence", "novelty", "per_cell", "vote_fraction"):
+        columns[f"{key}_{suffix}"] = suffix
+    return pd.DataFrame({new: adata.obs[old].array for old, new in columns.items() if old in adata.obs}, index=adata.obs_names)
+
+
+def probabilities(adata: anndata.AnnData, *, key: str = "sclm_cell_type") -> pd.DataFrame:
+    """Calibrated probability of every cell type of the model.
+
+    Parameters
+    ----------
+    adata
+        Annotated by :func:`sclm.tl.annotate`.
+    key
+        ``key_added`` of that call.
+
+    Returns
+    -------
+    Cells × cell types, float32, rows sum to 1.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result, or the model has no label set.
+    """
+    import pandas as pd
+
+    entry = results.read(adata, key, "annotate")
+    name = f"{key}_probabilities"
+    if name not in adata.obsm:
+        raise KeyError(f"adata.obsm has no {name!r}: the model of this result has no label set.")
+    return pd.DataFrame(np.asarray(adata.obsm[name]), index=adata.obs_names, columns=list(entry["categories"]))

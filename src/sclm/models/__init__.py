@@ -1,0 +1,217 @@
+"""Model families behind the tools: load, train, list. Families are imported when they are used."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sclm.models.registry import PUBLISHED, Published, download
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import anndata
+    import pandas as pd
+
+    from sclm.models.family import Family
+
+__all__ = ["FAMILIES", "PUBLISHED", "Published", "available", "family_class", "load", "train"]
+
+# Name → "module:Class". Strings, so that listing the families imports none of them.
+FAMILIES: dict[str, str] = {
+    "logistic": "sclm.models.baselines.logistic:Logistic",
+    "knn": "sclm.models.baselines.knn:NearestNeighbours",
+    "mean": "sclm.models.baselines.mean:MeanProfile",
+    "majority": "sclm.models.baselines.majority:Majority",
+}
+
+
+def family_class(name: str) -> type[Family]:
+    """Class of a model family.
+
+    Parameters
+    ----------
+    name
+        A key of :data:`FAMILIES`.
+
+    Returns
+    -------
+    The class, imported now.
+
+    Raises
+    ------
+    ValueError
+        If there is no such family; names near ones.
+    """
+    if name not in FAMILIES:
+        near = difflib.get_close_matches(name, FAMILIES, n=3, cutoff=0.4)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise ValueError(f"Unknown model family {name!r}; known are {', '.join(map(repr, FAMILIES))}.{hint}")
+    module, _, attribute = FAMILIES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def available() -> pd.DataFrame:
+    """Model families and published checkpoints that can be named in a tool.
+
+    Returns
+    -------
+    One row a name: ``kind`` (``"family"`` or ``"checkpoint"``), ``verbs``, ``licence``, ``description``.
+
+    Examples
+    --------
+    >>> import sclm
+    >>> sclm.models.available().loc["logistic", "verbs"]
+    'annotate'
+    """
+    import pandas as pd
+
+    from sclm.models.contract import VERBS
+
+    rows = []
+    for name in FAMILIES:
+        cls = family_class(name)
+        verbs = ", ".join(v for v in VERBS if hasattr(cls, v))
+        description = (inspect.getdoc(cls) or "").partition("\n")[0]
+        rows.append((name, "family", verbs, "BSD-3-Clause", description))
+    rows += [(p.name, "checkpoint", p.verbs, p.licence, p.description) for p in PUBLISHED.values()]
+    return pd.DataFrame(rows, columns=["name", "kind", "verbs", "licence", "description"]).set_index("name")
+
+
+def load(model: str | Path | Family) -> Family:
+    """Model by name, folder or object.
+
+    Parameters
+    ----------
+    model
+        A model object (returned as it is), a folder written by ``model.save()``, the name of a published checkpoint, or
+        ``"hf:organisation/name"`` with an optional ``@revision``.
+
+    Returns
+    -------
+    The model, ready for its verbs.
+
+    Raises
+    ------
+    FileNotFoundError
+        If nothing is there under that name or path.
+    ValueError
+        If the folder holds something that no family reads, or the name is that of a family that needs training.
+
+    Examples
+    --------
+    >>> import sclm
+    >>> sclm.load("no-such-model")
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: No model 'no-such-model': it is no folder, ...
+    """
+    from sclm.models.family import Family as Base
+    from sclm.models.family import read_config
+
+    if isinstance(model, Base):
+        return model
+    if not isinstance(model, str | Path):
+        raise TypeError(f"model must be a name, a folder or a model, found {type(model).__name__}.")
+    name = str(model)
+    if name in PUBLISHED or name.startswith("hf:"):
+        folder = download(name)
+    elif Path(name).is_dir():
+        folder = Path(name)
+    elif name in FAMILIES:
+        raise ValueError(
+            f"{name!r} is a family that learns from a reference: pass reference= and label_key= to the tool, "
+            f"or train it first with sclm.train({name!r}, reference, label_key=...)."
+        )
+    else:
+        near = difflib.get_close_matches(name, [*PUBLISHED, *FAMILIES], n=3, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise FileNotFoundError(
+            f"No model {name!r}: it is no folder, no published checkpoint and no 'hf:organisation/name'.{hint} "
+            "sclm.models.available() lists the names."
+        )
+    config = read_config(folder)
+    if config["family"] not in FAMILIES:
+        raise ValueError(f"{folder} holds a model of family {config['family']!r}, which this version of sclm does not know.")
+    return family_class(config["family"]).load(folder)
+
+
+def train(
+    family_name: str,
+    adata: anndata.AnnData,
+    *,
+    label_key: str | None = None,
+    batch_key: str | None = None,
+    obs_keys: Sequence[str] = (),
+    layer: str | None = None,
+    gene_key: str | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Family:
+    """Train a model family on the user's own cells.
+
+    Parameters
+    ----------
+    family_name
+        A family: see :func:`available`.
+    adata
+        Cells with raw counts; in memory, backed or Dask.
+    label_key
+        Column of ``.obs`` with the labels to learn, for annotators.
+    batch_key
+        Column of ``.obs`` with the donor or batch. Cells are then held out for calibration by whole batches, so that the
+        confidence is honest about cells of a donor that the model has not seen.
+    obs_keys
+        Further columns of ``.obs`` that the family reads.
+    layer
+        Layer with the raw counts; ``.X`` where None.
+    gene_key
+        Column of ``.var`` with symbols or Ensembl ids; ``.var_names`` where None.
+    seed
+        Of everything random.
+    **options
+        Settings of the family (the fields of its ``Config``).
+
+    Returns
+    -------
+    The trained model: pass it to a tool as ``model=``, or ``.save(folder)`` it.
+
+    Raises
+    ------
+    ValueError
+        If the family is unknown, or the cells are not raw counts.
+    KeyError
+        If a column or layer does not exist.
+    TypeError
+        If the family has no such option.
+
+    Examples
+    --------
+    >>> import sclm
+    >>> reference = sclm.datasets.pbmc68k()
+    >>> model = sclm.train("logistic", reference, label_key="cell_type")
+    >>> sclm.tl.annotate(reference, model)
+    """
+    from sclm.cells import read_cells
+
+    cls = family_class(family_name)
+    columns = list(dict.fromkeys([k for k in (label_key, batch_key) if k is not None] + list(obs_keys)))
+    wanted = {"label_key": label_key, "batch_key": batch_key, "obs_keys": tuple(obs_keys) or None, **options}
+    wanted = {k: v for k, v in wanted.items() if v is not None}
+    accepted = set(inspect.signature(cls.fit).parameters)
+    extra = sorted(set(wanted) - accepted)
+    if extra:
+        known = ", ".join(sorted(accepted - {"source", "genes", "seed"}))
+        raise TypeError(f"{family_name!r} has no option {', '.join(map(repr, extra))}; it has: {known}.")
+    required = [
+        p.name
+        for p in inspect.signature(cls.fit).parameters.values()
+        if p.default is p.empty and p.name not in ("source", "cls") and p.kind is p.KEYWORD_ONLY and p.name not in wanted
+    ]
+    if required:
+        raise TypeError(f"{family_name!r} needs {', '.join(f'{r}=' for r in required)}.")
+    source = read_cells(adata, layer=layer, gene_key=gene_key, obs_keys=columns)
+    return cls.fit(source, seed=seed, **wanted)

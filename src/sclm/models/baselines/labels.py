@@ -1,0 +1,128 @@
+"""Labels of a reference: resolved to ontology terms, counted, split into cells to learn from and cells to calibrate on."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from sclm.knowledge import Ontology
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = "unknown"
+_BLANK = frozenset({"", "nan", "na", "n/a", "none", "null", "unknown", "unassigned", "unlabelled", "unlabeled"})
+_HELD_OUT_SHARE = 0.2
+_HELD_OUT_CELLS = 20_000  # calibration and novelty need no more; the rest goes to training
+
+
+class Labels(NamedTuple):
+    """What a reference is labelled with."""
+
+    rows: np.ndarray  # (n,) int64: cells of the reference that have a label
+    codes: np.ndarray  # (n,) int64: their type
+    labels: tuple[str, ...]  # name of each type: the ontology's where resolved, else the reference's own
+    term_ids: tuple[str, ...]  # ontology id of each type, or "unknown"
+    original: pd.DataFrame  # one row a label of the reference: label, n_cells, name, term_id, kind
+
+
+def read_labels(values: pd.Series, ontology: Ontology, key: str) -> Labels:
+    """Resolve the labels of a reference; labels of one term are merged, unresolved ones reported and kept.
+
+    Raises
+    ------
+    ValueError
+        If fewer than two types are left.
+    """
+    # Half the files in the wild write a missing label as text.
+    blank = values.astype(str).str.strip().str.lower().isin(_BLANK).to_numpy()
+    present = values.notna().to_numpy() & ~blank
+    text = values[present].astype(str)
+    counts = text.value_counts()
+    table = ontology.resolve_many(list(counts.index))
+    # A fuzzy match is a suggestion, not an answer: such a label keeps its own name.
+    sure = ~table["kind"].isin(["fuzzy", "none"]).to_numpy()
+    original = pd.DataFrame(
+        {
+            "label": list(counts.index),
+            "n_cells": counts.to_numpy(),
+            "name": np.where(sure, table["name"], counts.index),
+            "term_id": np.where(sure, table["term_id"], UNKNOWN),
+            "kind": np.where(sure, table["kind"], "none"),
+        }
+    )
+    if not sure.all():
+        lost = [
+            f"{t.text!r}" + (f" (perhaps {t.name!r})" if isinstance(t.term_id, str) else "")
+            for t, s in zip(table.itertuples(index=False), sure, strict=True)
+            if not s
+        ]
+        logger.warning(
+            "%d of %d labels in .obs[%r] are no term of the ontology and keep their own name: %s. Rename them to a term's name "
+            "or id to get ontology ids and back-off.",
+            len(lost), len(counts), key, ", ".join(lost[:10]) + (" …" if len(lost) > 10 else ""),
+        )  # fmt: skip
+    if not present.all():
+        logger.info("%d cells of the reference have no label in .obs[%r] and are left out.", int((~present).sum()), key)
+
+    types = original.drop_duplicates(["name", "term_id"]).sort_values("name", kind="stable")
+    if len(types) < 2:
+        found = ", ".join(map(repr, types["name"])) or "none"
+        raise ValueError(
+            f".obs[{key!r}] of the reference must hold at least two cell types, found {len(types)} ({found}). "
+            "Pass a reference with the types to tell apart, or another label_key."
+        )
+    code_of_type = {pair: i for i, pair in enumerate(zip(types["name"], types["term_id"], strict=True))}
+    code_of_label = {
+        label: code_of_type[name, term]
+        for label, name, term in zip(original["label"], original["name"], original["term_id"], strict=True)
+    }
+    codes = text.map(code_of_label).to_numpy(dtype=np.int64)
+    once = [n for n, c in zip(types["name"], np.bincount(codes, minlength=len(types)), strict=True) if c == 1]
+    if once:
+        logger.warning("%d types have a single reference cell and cannot be calibrated: %s.", len(once), ", ".join(once[:10]))
+    return Labels(
+        rows=np.flatnonzero(present).astype(np.int64),
+        codes=codes,
+        labels=tuple(map(str, types["name"])),
+        term_ids=tuple(map(str, types["term_id"])),
+        original=original,
+    )
+
+
+def hold_out(codes: np.ndarray, batches: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+    """Choose about a fifth of the cells for calibration.
+
+    Parameters
+    ----------
+    codes
+        (n,) type of each cell.
+    batches
+        (n,) donor or batch of each cell; whole batches are then held out. None draws cells within each type.
+    rng
+        Source of randomness.
+
+    Returns
+    -------
+    (n,) bool. Every type keeps at least one cell to learn from.
+    """
+    n = len(codes)
+    wanted = min(_HELD_OUT_SHARE * n, _HELD_OUT_CELLS)
+    held = np.zeros(n, dtype=bool)
+    names = np.unique(batches) if batches is not None else np.empty(0)
+    if len(names) > 1:
+        order = rng.permutation(names)[:-1]  # one batch always stays
+        sizes = np.array([(batches == b).sum() for b in order])
+        n_batches = max(1, int(np.searchsorted(np.cumsum(sizes), wanted, side="right")))
+        held = np.isin(batches, order[:n_batches])
+    else:
+        for code in np.unique(codes):
+            cells = np.flatnonzero(codes == code)
+            share = min(round(len(cells) * wanted / n), len(cells) - 1)
+            held[rng.choice(cells, max(share, 0), replace=False)] = True
+    # Types that live in held-out batches alone must be learnt: their cells go back.
+    only_held = np.setdiff1d(codes[held], codes[~held])
+    return held & ~np.isin(codes, only_held)

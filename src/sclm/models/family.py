@@ -1,0 +1,159 @@
+"""The base of every model family: save, load, card. No torch here."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from sclm.cells import GeneVocabulary
+
+if TYPE_CHECKING:
+    from sclm.cells import CellSource
+
+FORMAT = 1
+CONFIG, WEIGHTS, VOCABULARY, CARD = "config.json", "model.safetensors", "vocabulary.json", "README.md"
+
+
+class Family:
+    """A model family: a configuration, a gene vocabulary and named arrays.
+
+    Subclasses set ``family`` and ``Config`` (a frozen dataclass of JSON scalars and tuples), implement :meth:`fit`,
+    :meth:`arrays` and :meth:`from_arrays`, and bring the verbs that they are for.
+
+    Parameters
+    ----------
+    config
+        The family's configuration.
+    vocabulary
+        Genes that the model reads, in the order of its columns.
+    card
+        What a reader of the checkpoint should know: data, split, metrics beside baselines, limits.
+    """
+
+    family: ClassVar[str]
+    Config: ClassVar[type]
+
+    def __init__(self, config: Any, vocabulary: GeneVocabulary, card: dict[str, Any] | None = None) -> None:
+        self.config = config
+        self.vocabulary = vocabulary
+        self.card = dict(card or {})
+        self.path: Path | None = None  # folder that the model was loaded from or saved to last
+
+    @classmethod
+    def fit(cls, source: CellSource, *, genes: Any = None, seed: int = 0, **options: Any) -> Self:
+        """Train on the cells of a source; ``genes`` restricts the vocabulary to those shared with other data."""
+        raise TypeError(f"{cls.family!r} cannot be trained: it has no fit.")
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every number that the model owns, by name."""
+        return {}
+
+    @classmethod
+    def from_arrays(cls, config: Any, vocabulary: GeneVocabulary, arrays: dict[str, np.ndarray], card: dict[str, Any]) -> Self:
+        """The inverse of :meth:`arrays`."""
+        raise TypeError(f"{cls.family!r} cannot be built from arrays.")
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write checkpoint format 1: four files, no pickle.
+
+        Parameters
+        ----------
+        folder
+            Made where it does not exist.
+        overwrite
+            Replace a checkpoint that is there.
+
+        Returns
+        -------
+        The folder.
+
+        Raises
+        ------
+        FileExistsError
+            If the folder holds a checkpoint and ``overwrite`` is False.
+        """
+        from safetensors.numpy import save_file
+
+        from sclm import __version__
+
+        folder = Path(folder)
+        if (folder / CONFIG).exists() and not overwrite:
+            raise FileExistsError(f"{folder} already holds a checkpoint. Choose another folder or pass overwrite=True.")
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {
+            "format": FORMAT,
+            "family": self.family,
+            "sclm": __version__,
+            "config": dataclasses.asdict(self.config),
+            "base_model": None,
+            "card": self.card,
+        }
+        save_file({k: np.ascontiguousarray(v) for k, v in self.arrays().items()}, folder / WEIGHTS)
+        (folder / VOCABULARY).write_text(self.vocabulary.to_json(), encoding="utf-8")
+        (folder / CARD).write_text(_card_text(self.family, self.card), encoding="utf-8")
+        # config.json last: a folder without it is not a checkpoint, so an interrupted save is never loaded.
+        (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
+        self.path = folder
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read a checkpoint of this family.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds another family or a newer format.
+        """
+        from safetensors.numpy import load_file
+
+        folder = Path(folder)
+        config = read_config(folder)
+        if config["family"] != cls.family:
+            raise ValueError(f"{folder} holds a {config['family']!r} model, expected {cls.family!r}. Use sclm.load().")
+        fields = {f.name for f in dataclasses.fields(cls.Config)}
+        unknown = set(config["config"]) - fields
+        if unknown:
+            raise ValueError(f"{folder / CONFIG} has unknown settings {sorted(unknown)} for {cls.family!r}.")
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in config["config"].items()}
+        vocabulary = GeneVocabulary.from_json((folder / VOCABULARY).read_text(encoding="utf-8"))
+        model = cls.from_arrays(cls.Config(**values), vocabulary, load_file(folder / WEIGHTS), config.get("card", {}))
+        model.path = folder
+        return model
+
+    def provenance(self) -> dict[str, Any]:
+        """Family, checkpoint and sha256 of the weights, for the record beside a result."""
+        digest = None
+        if self.path is not None and (self.path / WEIGHTS).exists():
+            with (self.path / WEIGHTS).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"family": self.family, "checkpoint": str(self.path) if self.path else None, "sha256": digest}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json`` of a checkpoint folder, checked for its format."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is no checkpoint: it has no {CONFIG}. Pass a folder written by model.save().")
+    config = json.loads(path.read_text(encoding="utf-8"))
+    found = config.get("format")
+    if not isinstance(found, int) or "family" not in config:
+        raise ValueError(f"{path} is not an sclm checkpoint: expected the keys 'format' and 'family', found {sorted(config)[:6]}.")
+    if found > FORMAT:
+        raise ValueError(f"{path} has format {found}, this version of sclm reads up to {FORMAT}. Update sclm.")
+    return config
+
+
+def _card_text(family: str, card: dict[str, Any]) -> str:
+    """The card as Markdown: one list item a fact."""
+    lines = [f"# {family} (sclm)", ""]
+    for key, value in card.items():
+        lines.append(f"- **{key.replace('_', ' ')}**: {value}")
+    if not card:
+        lines.append("No facts were recorded at training.")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""The demonstration on real cells and its self-contained HTML report."""

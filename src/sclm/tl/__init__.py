@@ -1,0 +1,21 @@
+"""Tools: AnnData in, results into AnnData."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sclm.tl._annotate import annotate
+
+__all__ = ["annotate"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module(f"sclm.tl._{name}"), name)
+    raise AttributeError(f"module 'sclm.tl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,268 @@
+"""Name cell types."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from sclm import models, results
+from sclm.cells import read_cells
+from sclm.evidence import back_off, consensus, over_cluster
+from sclm.knowledge import Ontology
+from sclm.models.contract import Annotator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import anndata
+
+    from sclm.cells import CellSource
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = "unknown"
+_NOVEL = 0.75  # three times the 95th percentile of the reference's own distances: worth a word in the log
+
+
+def annotate(
+    adata: anndata.AnnData,
+    model: str | Path | Annotator = "logistic",
+    *,
+    reference: anndata.AnnData | None = None,
+    label_key: str | None = None,
+    batch_key: str | None = None,
+    layer: str | None = None,
+    gene_key: str | None = None,
+    reference_layer: str | None = None,
+    reference_gene_key: str | None = None,
+    invert_log1p: bool = False,
+    min_confidence: float | None = None,
+    groupby: str | None = None,
+    majority_voting: bool = False,
+    key_added: str = "sclm_cell_type",
+    batch_size: int | None = None,
+    seed: int = 0,
+    copy: bool = False,
+) -> anndata.AnnData | None:
+    r"""Name the cell type of every cell, in the words of the Cell Ontology.
+
+    With ``reference=`` a family is trained on the labelled cells first, on the genes that both share; with a trained model
+    it is used as it is. Labels of a reference are resolved to ontology terms; those that are no term keep their own name.
+
+    Parameters
+    ----------
+    adata
+        Cells with raw counts; CSR, CSC or dense, in memory, a view, backed or Dask.
+    model
+        A trained model, its folder, a published name, ``"hf:organisation/name"``, or with ``reference=`` the name of the
+        family to train: ``"logistic"`` (default), ``"knn"``, ``"mean"``, ``"majority"``.
+    reference
+        Labelled cells with raw counts.
+    label_key
+        Column of ``reference.obs`` with the labels.
+    batch_key
+        Column of ``reference.obs`` with the donor or batch: confidences are then calibrated on whole batches held out.
+    layer, gene_key
+        Layer of ``adata`` with the raw counts (``.X`` where None), and column of ``adata.var`` with symbols or Ensembl ids
+        (``.var_names`` where None).
+    reference_layer, reference_gene_key
+        The same of the reference.
+    invert_log1p
+        Turn log1p-normalised counts back, where that is exact.
+    min_confidence
+        Threshold in (0, 1] for ontology back-off: the label becomes the most specific ontology term whose summed
+        probability reaches it, and ``"unknown"`` where not even a child of the root does. None keeps the most probable
+        type.
+    groupby
+        Column of ``adata.obs``: cells of a group get the group's consensus.
+    majority_voting
+        The same over small clusters that are made for it (k-means on principal components, about 50 cells each).
+    key_added
+        Prefix of everything written.
+    batch_size
+        Cells a block; chosen by memory where None.
+    seed
+        Of the held-out cells, the components and the clusters.
+    copy
+        Return a changed copy instead of changing ``adata``.
+
+    Returns
+    -------
+    None, or the copy. Sets, with ``key_added`` in place of ``sclm_cell_type``:
+
+    ``.obs["sclm_cell_type"]`` : categorical
+        Cell type.
+    ``.obs["sclm_cell_type_ontology_term_id"]`` : categorical
+        Its id in the Cell Ontology, ``"unknown"`` where it has none.
+    ``.obs["sclm_cell_type_confidence"]`` : float64, 0–1
+        Calibrated probability (temperature scaling on held-out reference cells); after back-off the summed probability of
+        the term; in a group its mean over the cells.
+    ``.obs["sclm_cell_type_novelty"]`` : float64, 0–1
+        :math:`d/(d+q)` of the distance to the nearest reference cells: see :class:`sclm.evidence.ReferenceSpace`.
+    ``.obs["sclm_cell_type_per_cell"]``, ``.obs["sclm_cell_type_vote_fraction"]``
+        With a consensus: each cell's own type, and the share of the group that agrees with the consensus.
+    ``.obsm["sclm_cell_type_probabilities"]`` : float32 (n_obs, n_types)
+        Calibrated probabilities, columns in ``.uns["sclm_cell_type"]["categories"]``.
+    ``.uns["sclm_cell_type"]`` : dict
+        The record: tool, model, parameters, seed, categories and their ids, gene overlap, ontology version, and with a
+        reference how its labels were resolved.
+
+    Raises
+    ------
+    ValueError
+        If the counts are not raw, the genes do not overlap, or an argument is out of range. The AnnData is unchanged.
+    KeyError
+        If a column or layer does not exist.
+
+    Notes
+    -----
+    Temperature scaling: Guo et al., ICML 2017, eq. 9. Back-off sums probabilities over descendants in the ontology.
+
+    Examples
+    --------
+    >>> import sclm
+    >>> adata = sclm.datasets.pbmc68k()
+    >>> sclm.tl.annotate(adata[:100], reference=adata[100:], label_key="cell_type", copy=True).obs["sclm_cell_type"].dtype.name
+    'category'
+    """
+    results.check_name(key_added)
+    if min_confidence is not None and not 0 < min_confidence <= 1:
+        raise ValueError(f"min_confidence must lie in (0, 1], found {min_confidence}. Use e.g. 0.8, or None for no back-off.")
+    if groupby is not None and majority_voting:
+        raise ValueError("Pass either groupby= or majority_voting=True, found both.")
+    source = read_cells(
+        adata, layer=layer, gene_key=gene_key, obs_keys=[groupby] if groupby else [], invert_log1p=invert_log1p
+    )
+    annotator = _annotator(
+        model, source, reference, label_key=label_key, batch_key=batch_key, layer=reference_layer, gene_key=reference_gene_key, seed=seed
+    )  # fmt: skip
+    match = annotator.match(source.genes)
+    logger.info("genes: %s", match.summary())
+
+    parts = []
+    with tqdm(total=source.n_cells, desc="annotate", unit=" cells", delay=2, leave=False) as bar:
+        for cells in source.blocks(batch_size):
+            parts.append(annotator.annotate(cells))
+            bar.update(len(cells.obs))
+    table = pd.concat([p.table for p in parts])
+    categories = parts[0].categories
+    has_set = parts[0].probabilities is not None
+    probabilities = np.concatenate([p.probabilities for p in parts]) if has_set else None
+
+    groups = None
+    if groupby is not None:
+        groups = source.obs[groupby].astype(str).fillna("nan").to_numpy(dtype=object)
+    elif majority_voting:
+        groups = over_cluster(source, seed=seed)
+    answer = _decide(table, probabilities, categories, groups, min_confidence)
+
+    empty = int((table["label"] == UNKNOWN).sum())
+    if empty:
+        logger.warning("%d cells have no counts in the model's genes: 'unknown' with confidence 0.", empty)
+    novel = float((table["novelty"] > _NOVEL).mean())
+    if novel > 0.05:
+        logger.warning("%.0f %% of the cells lie far from the reference (novelty above %.2f).", 100 * novel, _NOVEL)
+
+    entry = results.record(
+        "annotate",
+        model=annotator.provenance() if hasattr(annotator, "provenance") else {"family": type(annotator).__name__},
+        params={
+            "layer": layer,
+            "gene_key": gene_key,
+            "label_key": label_key,
+            "batch_key": batch_key,
+            "invert_log1p": invert_log1p,
+            "min_confidence": min_confidence,
+            "groupby": groupby,
+            "majority_voting": majority_voting,
+        },
+        seed=seed,
+        categories=categories["label"].tolist(),
+        category_ontology_term_ids=categories["ontology_term_id"].tolist(),
+        genes={"matched": match.matched, "in_model": match.in_model, "in_data": match.in_data},
+        ontology={"name": "cl", "version": Ontology.load("cl").version},
+        **_facts(annotator),
+    )
+    target = adata.copy() if copy and not adata.isbacked else adata.to_memory() if copy else adata
+    results.write(
+        target,
+        key_added,
+        entry,
+        obs={
+            key_added: pd.Categorical(answer["label"]),
+            f"{key_added}_ontology_term_id": pd.Categorical(answer["ontology_term_id"]),
+            f"{key_added}_confidence": answer["confidence"],
+            f"{key_added}_novelty": table["novelty"].to_numpy(dtype=np.float64),
+            f"{key_added}_per_cell": None if groups is None else pd.Categorical(answer["per_cell"]),
+            f"{key_added}_vote_fraction": None if groups is None else answer["vote_fraction"],
+        },
+        obsm={f"{key_added}_probabilities": probabilities},
+    )
+    return target if copy else None
+
+
+def _annotator(
+    model: Any, source: CellSource, reference: anndata.AnnData | None, *, label_key: str | None, batch_key: str | None, layer: str | None, gene_key: str | None, seed: int
+) -> Any:  # fmt: skip
+    """The trained model: loaded, or trained now on the genes that the reference and the data share."""
+    if reference is None:
+        if label_key is not None or batch_key is not None:
+            raise ValueError("label_key and batch_key describe a reference, found no reference. Pass reference= as well.")
+        annotator = models.load(model)
+        if not isinstance(annotator, Annotator):
+            raise ValueError(f"{getattr(annotator, 'family', type(annotator).__name__)!r} does not annotate cells.")
+        return annotator
+    if label_key is None:
+        raise ValueError(
+            f"label_key= must name the column of reference.obs with the cell types, found None. Columns: {', '.join(map(str, reference.obs.columns[:20]))}."
+        )
+    if not isinstance(model, str) or model not in models.FAMILIES:
+        raise ValueError(
+            f"With reference=, model must be a family to train ({', '.join(map(repr, models.FAMILIES))}), found {model!r}. "
+            "Leave reference= out to use a trained model."
+        )
+    keys = [label_key] + ([batch_key] if batch_key else [])
+    labelled = read_cells(reference, layer=layer, gene_key=gene_key, obs_keys=keys)
+    options = {"batch_key": batch_key} if batch_key else {}
+    return models.family_class(model).fit(labelled, label_key=label_key, genes=source.genes, seed=seed, **options)
+
+
+def _decide(
+    table: pd.DataFrame, probabilities: np.ndarray | None, categories: pd.DataFrame, groups: np.ndarray | None, min_confidence: float | None
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Labels after consensus and back-off; cells without counts stay unknown."""
+    own = table["label"].to_numpy(dtype=object)
+    answer = {
+        "label": own,
+        "ontology_term_id": table["ontology_term_id"].to_numpy(dtype=object),
+        "confidence": table["confidence"].to_numpy(dtype=np.float64),
+    }
+    if groups is None and min_confidence is None:
+        return answer
+    if probabilities is None:
+        raise ValueError("Back-off and consensus need a model with a label set; this one has none.")
+    labels, ids = categories["label"].tolist(), categories["ontology_term_id"].tolist()
+    filled = own != UNKNOWN
+    if groups is None:
+        backed = back_off(probabilities.astype(np.float64), labels, ids, Ontology.load("cl"), min_confidence)
+        for name, value in zip(("label", "ontology_term_id", "confidence"), backed, strict=True):
+            answer[name] = np.where(filled, value, answer[name])
+        answer["confidence"] = answer["confidence"].astype(np.float64)
+        return answer
+    voted = consensus(probabilities, groups, filled, labels, ids, Ontology.load("cl"), min_confidence)
+    return {**voted, "per_cell": own}
+
+
+def _facts(annotator: Any) -> dict[str, Any]:
+    """How a reference's labels were resolved and what its card says, where the model knows."""
+    facts: dict[str, Any] = {}
+    labels = getattr(annotator, "reference_labels", None)
+    if labels is not None:
+        facts["reference_labels"] = labels
+    if getattr(annotator, "card", None):
+        facts["card"] = annotator.card
+    return facts
