@@ -87,11 +87,17 @@ def skip_tuple_fields(app: Any, what: str, name: str, obj: Any, skip: bool, opti
     return True if type(obj).__name__ == "_tuplegetter" else None
 
 
-def returns_as_text(self: NumpyDocstring, section: str) -> list[str]:
-    """Take what stands under *Returns* as text: its type is in the signature, as scanpy writes its docstrings."""
-    return [*self._format_block(":returns: ", self._dedent(self._consume_to_next_section())), ""]
+def returns_as_written(self: NumpyDocstring, section: str) -> list[str]:
+    """Take *Returns* as the reStructuredText that it is: plain text, or a definition list of keys and what they hold.
+
+    Napoleon would take the first line of a plain text for a type; the types are in the signature already.
+    """
+    lines = self._dedent(self._consume_to_next_section())
+    if lines and lines[0] == ":":  # put there by sphinx-autodoc-typehints against the same habit of napoleon
+        lines = self._dedent(lines[1:])
+    return [":returns:", "", *self._indent(lines, 4), ""]
 
 
 def setup(app: Any) -> None:
-    NumpyDocstring._parse_returns_section = returns_as_text
+    NumpyDocstring._parse_returns_section = returns_as_written
     app.connect("autodoc-skip-member", skip_tuple_fields)

@@ -24,8 +24,8 @@ SRC = ROOT / "src" / "sclm"
 SOURCES = sorted(SRC.rglob("*.py"))
 MAX_LINES = 400
 
-# Public namespaces: those that `import sclm` offers, and cells, which families and their authors work on.
-NAMESPACES = sorted([*(name for name in sclm.__all__ if name not in {"load", "train"}), "cells"])
+# Public namespaces: those that `import sclm` offers, and the two that authors of families work with.
+NAMESPACES = sorted([*(name for name in sclm.__all__ if name not in {"load", "train"}), "cells", "evidence"])
 # Tools that make their own AnnData instead of writing into one.
 NEW_ANNDATA = {"generate", "request"}
 COMMAND_LINE = {SRC / "cli.py", SRC / "__main__.py"}
@@ -112,7 +112,11 @@ def test_every_public_name_is_in_the_api_pages(name: str) -> None:
 
 
 def test_a_figure_has_the_name_of_its_tool() -> None:
-    assert set(namespace("pl").__all__) <= set(namespace("tl").__all__)
+    """And what it shows after it, where a tool has several figures."""
+    tools = namespace("tl").__all__
+    assert not [
+        name for name in namespace("pl").__all__ if not any(f"{name}_".startswith(f"{tool}_") for tool in tools)
+    ]
 
 
 # -- signatures ----------------------------------------------------------------------------------------------------
@@ -222,11 +226,10 @@ def test_class_docstring(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "method"), [pytest.param(n, m, id=n) for n, m in public_methods()])
 def test_method_docstring(name: str, method: Any) -> None:
-    """Methods may be short; each has a sentence, and names its parameters."""
-    docstring = inspect.getdoc(method) or ""
-    assert docstring, f"{name} has no docstring"
-    names = [n for n in inspect.signature(method).parameters if n not in {"self", "cls"}]
-    assert not [n for n in names if not re.search(rf"(?<!\w){re.escape(n)}(?!\w)", docstring)]
+    """Methods may be short; each has a sentence, and one that describes parameters describes them all."""
+    assert inspect.getdoc(method), f"{name} has no docstring"
+    if "Parameters" in sections(inspect.getdoc(method) or ""):
+        assert [m for m in missing_from_docstring(method) if m != "Returns"] == []
 
 
 # -- files ---------------------------------------------------------------------------------------------------------

@@ -65,9 +65,7 @@ def align(
 
 def _refusal(names: Sequence[str], vocabulary: GeneVocabulary, match: GeneMatch, min_share: float) -> str:
     share = match.matched / max(1, match.in_model)
-    head = (
-        f"at least {min_share:.0%} of the model's genes must be in the data, found {share:.1%} ({match.summary()}): "
-    )
+    head = f"at least {min_share:.0%} of the model's genes must be in the data, found {share:.1%} ({match.summary()}): "
     return head + _reason(names, vocabulary)
 
 

@@ -122,9 +122,8 @@ def _read(path: Path) -> tuple[pd.DataFrame, sparse.csr_matrix, np.ndarray, np.n
 
     with h5py.File(path) as file:
         if "raw.X" not in file:
-            obs, raw = anndata.io.read_elem(file["obs"]), anndata.io.read_elem(file["raw"])
-            umap = anndata.io.read_elem(file["obsm/X_umap"])
-            return obs, sparse.csr_matrix(raw["X"]), np.asarray(raw["var"].index, dtype=object), umap
+            obs, var, values, umap = (anndata.io.read_elem(file[k]) for k in ("obs", "raw/var", "raw/X", "obsm/X_umap"))
+            return obs, sparse.csr_matrix(values), np.asarray(var.index, dtype=object), umap
         records, stored = file["obs"][:], file["raw.X"]
         obs = pd.DataFrame({"n_counts": records["n_counts"]}, index=records["index"].astype(str))
         for name in ("bulk_labels", "louvain"):

@@ -75,8 +75,7 @@ WORDS: dict[str, str] = {
     "mk": "megakaryocyte",
     "mega": "megakaryocyte",
     "plt": "platelet",
-    # progenitors
-    "hspc": "hspc",
+    "eryth": "erythroid",
     # stroma
     "endo": "endothelial",
     "fib": "fibroblast",
@@ -103,6 +102,12 @@ PHRASES: tuple[tuple[str, str], ...] = (
     ("monocyte conventional", "classical monocyte"),
     ("monocyte derived", "monocytederived"),
     ("smooth muscle", "smoothmuscle"),
+    ("t helper 1", "th1"),
+    ("t helper 2", "th2"),
+    ("t helper 17", "th17"),
+    ("type 1 helper t", "th1"),
+    ("type 2 helper t", "th2"),
+    ("type 17 helper t", "th17"),
     ("t helper", "helper t"),
     ("cd45ro memory", "memory"),
     ("cd56 bright", "bright"),
@@ -112,7 +117,7 @@ PHRASES: tuple[tuple[str, str], ...] = (
 # Words that say in which state or from whom a cell is, not what it is.
 IDLE: frozenset[str] = frozenset(
     "cell human mouse other activated quiescent resting proliferating proliferative proliferation dividing cycling "
-    "positive type population cluster subset".split()
+    "positive population cluster subset".split()
 )
 
 # Labels that name no cell type at all.
@@ -126,7 +131,22 @@ NOTHING: frozenset[str] = frozenset(
 # DC1 and DC2 once told conventional from plasmacytoid cells and now tell two conventional ones; IPC is also the
 # intermediate progenitor of the brain, ARC the arcuate nucleus; CD16+ monocytes are taken for the non-classical ones.
 MISLEADING: frozenset[str] = frozenset(
-    ["DC1", "DC2", "type 1 DC", "type 2 DC", "IPC", "ARC", "CD16+ monocyte", "he-NK", "AB", "IC", "LC", "PD", "PY", "VD"]
+    [
+        "DC1",
+        "DC2",
+        "type 1 DC",
+        "type 2 DC",
+        "IPC",
+        "ARC",
+        "CD16+ monocyte",
+        "he-NK",
+        "AB",
+        "IC",
+        "LC",
+        "PD",
+        "PY",
+        "VD",
+    ]
 )
 
 # Nouns that name a tissue or a shape: "blood" is no label for CL's "blood cell", though "endothelial" is one.
@@ -181,6 +201,8 @@ CL:0000786 | plasma b                 |                                         
 CL:0000623 | nk                       | cd56 -cd3                                  | natural killer cell
 CL:0000938 | bright nk                | -cd16                                      | CD16-negative, CD56-bright natural killer cell, human
 CL:0000939 | dim nk                   | cd16                                       | CD16-positive, CD56-dim natural killer cell, human
+CL:0000939 | cd16 nk                  | cd56                                       | CD16-positive, CD56-dim natural killer cell, human
+CL:0000938 | -cd16 nk                 | cd56                                       | CD16-negative, CD56-bright natural killer cell, human
 CL:0001065 | ilc                      |                                            | innate lymphoid cell
 CL:0000576 | monocyte                 |                                            | monocyte
 CL:0001054 | cd14 monocyte            |                                            | CD14-positive monocyte

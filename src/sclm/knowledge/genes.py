@@ -51,7 +51,9 @@ class GeneIdentifiers:
         Raises ValueError for a species other than `"human"`.
         """
         if species not in _BUNDLED:
-            raise ValueError(f"expected a species of {sorted(_BUNDLED)}, found {species!r}. Map to human orthologs first.")
+            raise ValueError(
+                f"expected a species of {sorted(_BUNDLED)}, found {species!r}. Map to human orthologs first."
+            )
         return _load(species)
 
     def __len__(self) -> int:

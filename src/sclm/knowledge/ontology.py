@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,8 +10,7 @@ import numpy as np
 
 from sclm.knowledge import pagerank as _pagerank
 from sclm.knowledge import similarity as _similarity
-from sclm.knowledge import terms as _terms
-from sclm.knowledge.downloads import RESOURCES, fetch, find_local
+from sclm.knowledge import sources as _sources
 from sclm.knowledge.graph import TermGraph
 from sclm.knowledge.resolve import Match, Resolver, canonical_id
 
@@ -23,25 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from scipy import sparse
 
-logger = logging.getLogger(__name__)
-
-_BUNDLED = Path(__file__).with_name("data") / "cl.obo.gz"
-
-# Name as a user may write it, to name in the registry.
-_NAMES = {
-    "cl": "cl",
-    "cell ontology": "cl",
-    "uberon": "uberon",
-    "mondo": "mondo",
-    "efo": "efo",
-    "hsapdv": "hsapdv",
-}
-
 # Above this many terms a full PageRank matrix (800 MB at 10,000 terms) is not made: the largest entries are.
 DENSE_LIMIT = 10_000
-
-# Entries of a PageRank row that count as nothing, s0 of the transform ln(1 + s / s0 + 1e-12).
-_FLOOR = 1e-4
 
 
 class Ontology:
@@ -76,30 +56,23 @@ class Ontology:
 
     SIMILARITIES: ClassVar[tuple[str, ...]] = ("lin", "resnik", "wu-palmer", "pagerank")
 
-    def __init__(
-        self,
-        table: _terms.TermTable,
-        *,
-        name: str,
-        source: str = "",
-        licence: str = "",
-        prefixes: Sequence[str] | None = None,
-    ) -> None:
-        kept = _with_prefixes(table, prefixes)
-        ids = tuple(sorted(kept))
+    def __init__(self, source: _sources.Source, prefixes: Sequence[str] | None = None) -> None:
+        table = source.table
+        ids = tuple(sorted(_sources.with_prefixes(table, prefixes)))
         index = {term: i for i, term in enumerate(ids)}
         parents = [[index[parent] for parent in table.parents[term] if parent in index] for term in ids]
         # written into __dict__, because __setattr__ refuses
         self.__dict__.update(
-            name=name,
+            name=source.name,
             version=table.version,
-            source=source,
-            licence=licence,
+            source=source.source,
+            licence=source.licence,
             ids=ids,
             names=tuple(table.names[term] for term in ids),
             graph=TermGraph(parents, ids),
             _table=table,
             _index=index,
+            _content={},
             _walks={},
         )
 
@@ -137,15 +110,9 @@ class Ontology:
         ConnectionError
             If a download is needed and fails; the message says what to put where.
         """
-        if isinstance(source, str) and (name := _NAMES.get(source.strip().lower())) is not None:
+        if isinstance(source, str) and (name := _sources.NAMES.get(source.strip().lower())) is not None:
             return _load_named(name, None if prefixes is None else tuple(prefixes))
-        path = Path(source).expanduser()
-        if not path.suffix and not path.exists():
-            raise ValueError(
-                f"expected an ontology name ({', '.join(sorted(_NAMES))}) or the path of an .obo, .owl or .json.zst file, "
-                f"found {str(source)!r}."
-            )
-        return cls(_terms.read_terms(path), name=path.name.split(".")[0], source=str(path), prefixes=prefixes)
+        return cls(_sources.from_file(Path(source).expanduser()), prefixes)
 
     # -- terms ---------------------------------------------------------------------------------------------------------
 
@@ -302,10 +269,6 @@ class Ontology:
 
     # -- similarity ----------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _content(self) -> dict[str, np.ndarray]:
-        return {}
-
     def information_content(self, kind: str = "sanchez") -> np.ndarray:
         """How specific each term is, (n,) float64 in nats, 0 at the root, in the order of `ids`.
 
@@ -353,7 +316,7 @@ class Ontology:
         """
         r, c = self._positions(rows), self._positions(columns)
         if kind == "pagerank":
-            return self._pagerank_similarity(r, c, direction)
+            return _pagerank.similarity(self.graph, self._walk(0.9), self._pagerank_scale, r, c, direction)
         if kind == "wu-palmer":
             return _similarity.wu_palmer(self.graph, r, c)
         if kind in ("lin", "resnik"):
@@ -373,8 +336,8 @@ class Ontology:
             Probability of following an edge rather than returning to the start, in (0, 1).
         top
             Keep only this many largest entries of each row. Ontologies of more than 10,000 terms always keep so few
-            (256 by default), since the full matrix would not fit; their entries come from forward push and are too
-            small by at most 1e-7 per edge of the column's term.
+            (256 by default), since the full matrix would not fit. In the very largest, entries come from forward push
+            instead of an exact solution and are too small by at most 1e-7 per edge of the column's term.
 
         Returns
         -------
@@ -385,77 +348,22 @@ class Ontology:
             raise ValueError(f"expected alpha between 0 and 1, found {alpha}.")
         if top is not None and top < 1:
             raise ValueError(f"expected top of at least 1, found {top}.")
-        positions = self._positions(rows)
+        positions, walk = self._positions(rows), self._walk(alpha)
         if top is not None or len(self) > DENSE_LIMIT:
-            return _pagerank.top_rows(self.graph, positions, alpha, 256 if top is None else top)
-        return self._walk(alpha).rows(positions)
+            return _pagerank.top_rows(self.graph, walk, positions, alpha, 256 if top is None else top)
+        # the solver is None only for graphs far denser than an ontology's
+        return _pagerank.pushed_rows(self.graph, positions, alpha) if walk is None else walk.rows(positions)
 
-    def _walk(self, alpha: float) -> _pagerank.ExactPageRank:
+    def _walk(self, alpha: float) -> _pagerank.ExactPageRank | None:
         if alpha not in self._walks:
-            self._walks[alpha] = _pagerank.ExactPageRank(self.graph, alpha)
+            self._walks[alpha] = _pagerank.solver(self.graph, alpha)
         return self._walks[alpha]
 
     @cached_property
-    def _pagerank_range(self) -> tuple[float, float]:
-        """Least and largest transformed PageRank over all pairs."""
-        if len(self) <= DENSE_LIMIT:
-            full = self.pagerank()
-            return _transform(full.min()), _transform(full.max())
-        # Beyond: the least is zero to all digits that count. No entry of a column exceeds its diagonal, so the largest
-        # is found on the diagonal; a coarser push (an error of 1e-5 per edge against values of 0.1 to 1) is enough.
-        logger.info("Finding the scale of the PageRank similarity over %s terms; this happens once.", f"{len(self):,}")
-        largest = 0.0
-        for part, block in _pagerank.pushed_blocks(self.graph, np.arange(len(self)), 0.9, 1e-5):
-            largest = max(largest, block[np.arange(part.stop - part.start), np.arange(part.start, part.stop)].max())
-        return 0.0, _transform(largest)
-
-    def _pagerank_similarity(self, rows: np.ndarray, columns: np.ndarray, direction: str) -> np.ndarray:
-        if direction == "column":
-            return self._pagerank_similarity(columns, rows, "row").T
-        if direction == "mean":
-            there = self._pagerank_similarity(rows, columns, "row")
-            return (there + self._pagerank_similarity(columns, rows, "row").T) / 2.0
-        if direction != "row":
-            raise ValueError(f"expected direction 'row', 'column' or 'mean', found {direction!r}.")
-        raw = np.empty((len(rows), len(columns)))
-        if len(self) <= DENSE_LIMIT:
-            raw[:] = self._walk(0.9).rows(rows)[:, columns]
-        else:
-            for part, block in _pagerank.pushed_blocks(self.graph, rows, 0.9):
-                raw[part] = block[:, columns]
-        low, high = self._pagerank_range
-        scaled = (_transform(raw) - low) / (high - low) if high > low else np.zeros_like(raw)
-        scaled[rows[:, None] == columns[None, :]] = 1.0
-        return np.clip(scaled, 0.0, 1.0)
-
-
-def _transform(share: Any) -> Any:
-    return np.log(1.0 + share / _FLOOR + 1e-12)
-
-
-def _with_prefixes(table: _terms.TermTable, prefixes: Sequence[str] | None) -> list[str]:
-    """The ids of a table that belong to the ontology itself, not to those that it imports."""
-    found = {term.partition(":")[0] for term in table.names}
-    if prefixes is None:
-        prefixes = [prefix for prefix in found if prefix.lower() == table.ontology.lower()] or list(found)
-    wanted = {prefix.rstrip(":_") for prefix in prefixes}
-    kept = [term for term in table.names if term.partition(":")[0] in wanted]
-    if not kept:
-        raise ValueError(f"no term has a prefix of {sorted(wanted)}; the file's prefixes are {sorted(found)}.")
-    if len(kept) < len(table.names):
-        logger.info("Kept %s of %s terms, those of %s.", f"{len(kept):,}", f"{len(table.names):,}", sorted(wanted))
-    return kept
+    def _pagerank_scale(self) -> tuple[float, float]:
+        return _pagerank.scale(self.graph, self._walk(0.9))
 
 
 @lru_cache(maxsize=None)
 def _load_named(name: str, prefixes: tuple[str, ...] | None) -> Ontology:
-    resource = RESOURCES[name]
-    if name == "cl":
-        table, source = _terms.read_obo(_BUNDLED), resource.url
-    else:
-        guide = importlib.util.find_spec("cellxgene_ontology_guide")
-        folder = Path(guide.origin).parent / "data" if guide is not None and guide.origin else None
-        path = (find_local(resource, folder) if folder is not None else None) or fetch(name)
-        table, source = _terms.read_terms(path), resource.url
-        table.version = _terms.release_in_name(path.name)
-    return Ontology(table, name=name, source=source, licence=resource.licence, prefixes=prefixes)
+    return Ontology(_sources.named(name), prefixes)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sclm.knowledge import abbreviations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
 class Match(NamedTuple):
@@ -50,6 +50,8 @@ def canonical_id(text: str) -> str:
 _SIGN_PLUS = re.compile(r"(?<=\w)\s?\++|(?<=\w)(?<=\d)pos\b")
 # a minus that ends a marker (CD25-, CD4-CD8-), not a hyphen within a name (CD4-positive, T-cell)
 _SIGN_MINUS = re.compile(r"\b(cd\d+[a-z]{0,2})-+(?=cd\d|[\s,/;)&+_]|$)|\b(cd\d+[a-z]{0,2})neg\b")
+_BETWEEN = re.compile(r"[/|&,;]| and | or ")
+_MARKER = re.compile(r"cd\d+\w*|positive|negative|fcgr3a|ms4a1")
 _GLUED = re.compile(r"\b(\w+?)(cells?)\b")
 _WORD = re.compile(r"[^\W_]+")
 _GREEK = re.compile(r"[\u0370-\u03ff]")
@@ -58,7 +60,9 @@ _GREEK_NAMES = {"\u03bc": "mu", "\u03c6": "phi"}
 
 def _spell_greek(match: re.Match[str]) -> str:
     letter = match[0]
-    name = unicodedata.name(letter, "").lower().removeprefix("greek small letter ").removeprefix("greek capital letter ")
+    name = (
+        unicodedata.name(letter, "").lower().removeprefix("greek small letter ").removeprefix("greek capital letter ")
+    )
     return f" {name} " if name.isalpha() else letter
 
 
@@ -145,7 +149,7 @@ class Resolver:
             return Match(text, None, None, "none", 0.0)
         if (term := self._by_words.get(" ".join(found))) is not None:
             return self._match(text, term, "normalised")
-        if (term := self._compose(found)) is not None:
+        if (term := self._compose(found)) is not None and not self._names_two(label):
             return self._match(text, term, "abbreviation")
         bare = _strip_cell(found) or " ".join(found)
         if bare not in abbreviations.NOT_ALONE and (term := self._without_cell.get(bare)) is not None:
@@ -154,6 +158,19 @@ class Resolver:
 
     def _match(self, text: str, term: str, kind: str, score: float = 1.0) -> Match:
         return Match(text, term, self._names[term], kind, score)
+
+    def _names_two(self, label: str) -> bool:
+        """Whether parts of a label, on both sides of a slash or the like, name different types ("B/plasma")."""
+        parts = [words(part) for part in _BETWEEN.split(label)]
+        # parts of markers alone ("CD4+" of "CD4+/CD25 T Reg") describe the type that another part names
+        types = [self._type_of(part) for part in parts if not all(_MARKER.fullmatch(word) for word in part)]
+        return len({term for term in types if term is not None}) > 1
+
+    def _type_of(self, found: list[str]) -> str | None:
+        """The term of a label's words by spelling or composition, None where they are not one type."""
+        if (term := self._by_words.get(" ".join(found))) is not None:
+            return term
+        return self._compose(found) or self._without_cell.get(_strip_cell(found) or " ".join(found))
 
     def _compose(self, found: list[str]) -> str | None:
         """Read a label as a set of words and find the rule that explains all of them."""
@@ -188,7 +205,8 @@ class Resolver:
     def _fuzzy(self, text: str, found: list[str], min_score: float) -> Match:
         """The most similar spelling, by the share of letters in common blocks (`difflib`), never quite 1.
 
-        Words that carry the meaning in few letters have to agree: CD4 is like CD8 and type 1 like type 2 to the eye.
+        Words that carry the meaning in few letters have to agree: CD4 is like CD8 and type 1 like type 2 to the eye. And
+        each word has to have a like one on the other side.
         """
         spellings, terms, places = self._spellings
         line = " ".join(found)
@@ -203,7 +221,8 @@ class Resolver:
         shortlist = sorted(overlap, key=lambda place: (-overlap[place] / (len(spellings[place]) + len(line)), place))
         for place in shortlist[:40]:
             spelling = spellings[place]
-            if _sharp(spelling.split()) != sharp:
+            other = spelling.split()
+            if _sharp(other) != sharp or not (_covered(found, other) and _covered(other, found)):
                 continue
             score = SequenceMatcher(None, line, spelling, autojunk=False).ratio()
             if score > best_score:
@@ -219,6 +238,14 @@ _POLAR = frozenset("positive negative non not high low bright dim anti pre pro i
 def _sharp(found: Iterable[str]) -> Counter[str]:
     """The words of a label that must not differ: with digits, of one or two letters, or of polarity."""
     return Counter(w for w in found if len(w) <= 2 or w in _POLAR or any(c.isdigit() for c in w))
+
+
+def _covered(found: Iterable[str], other: Sequence[str]) -> bool:
+    """Whether every word has a like one among the others: a word left over changes what is meant."""
+    return all(
+        word == "cell" or any(SequenceMatcher(None, word, o, autojunk=False).ratio() >= 0.75 for o in other)
+        for word in found
+    )
 
 
 def _grams(line: str) -> set[str]:

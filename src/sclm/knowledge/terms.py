@@ -73,7 +73,9 @@ def read_terms(path: Path) -> TermTable:
         except Exception as error:
             # Many kinds of error here: fastobo is strict about xrefs, pronto about undeclared synonym types and
             # targets. Whole public releases fail to load for one such line, which we do not even use.
-            logger.info("pronto could not read %s (%s: %s); reading it line by line.", path, type(error).__name__, error)
+            logger.info(
+                "pronto could not read %s (%s: %s); reading it line by line.", path, type(error).__name__, error
+            )
             table = parse_obo(_lines(path))
     elif name.endswith((".owl", ".owl.gz", ".owx", ".xml")):
         table = read_with_pronto(path)

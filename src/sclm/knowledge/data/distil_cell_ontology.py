@@ -106,7 +106,9 @@ def main(arguments: list[str]) -> None:
     target = Path(__file__).with_name("cl.obo.gz")
     # mtime=0 and no file name in the header: the same text gives the same bytes
     target.write_bytes(gzip.compress(text.encode(), compresslevel=9, mtime=0))
-    sys.stdout.write(f"{target} {target.stat().st_size} bytes sha256 {hashlib.sha256(target.read_bytes()).hexdigest()}\n")
+    sys.stdout.write(
+        f"{target} {target.stat().st_size} bytes sha256 {hashlib.sha256(target.read_bytes()).hexdigest()}\n"
+    )
 
 
 if __name__ == "__main__":

@@ -92,7 +92,9 @@ def main(arguments: list[str]) -> None:
         texts.append(gzip.decompress(packed).decode())
     target = Path(__file__).with_name("genes_human.tsv.gz")
     target.write_bytes(gzip.compress(distil(*texts).encode(), compresslevel=9, mtime=0))
-    sys.stdout.write(f"{target} {target.stat().st_size} bytes sha256 {hashlib.sha256(target.read_bytes()).hexdigest()}\n")
+    sys.stdout.write(
+        f"{target} {target.stat().st_size} bytes sha256 {hashlib.sha256(target.read_bytes()).hexdigest()}\n"
+    )
 
 
 if __name__ == "__main__":

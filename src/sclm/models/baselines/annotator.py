@@ -68,7 +68,7 @@ class BaselineAnnotator(Family, abc.ABC):
         cls,
         source: CellSource,
         *,
-        label_key: str,
+        label_key: str | None = None,
         batch_key: str | None = None,
         genes: pd.Index | None = None,
         seed: int = 0,
@@ -84,6 +84,8 @@ class BaselineAnnotator(Family, abc.ABC):
         fields = {f.name for f in dataclasses.fields(cls.Config)} - {f.name for f in dataclasses.fields(AnnotatorConfig)}
         if extra := sorted(set(options) - fields):
             raise TypeError(f"{cls.family!r} has no option {', '.join(map(repr, extra))}; it has: {', '.join(sorted(fields)) or 'none'}.")
+        if label_key is None:
+            raise TypeError(f"{cls.family!r} needs label_key=, the column of .obs with the cell types.")
         ontology = Ontology.load("cl")
         labels = read_labels(source.obs[label_key], ontology, label_key)
         config = cls.Config(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from sclm.models.baselines.annotator import AnnotatorConfig, BaselineAnnotator
@@ -18,22 +19,28 @@ if TYPE_CHECKING:
 
     from sclm.models.baselines.data import Reference
 
+_LENGTH = 10.0  # of a cell's vector: about that of log-normalised counts of a sparse cell, so that weights stay near 1
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LogisticConfig(AnnotatorConfig):
     """Settings of :class:`Logistic`."""
 
-    penalty: float = 1.0  # weight of ½‖W‖² against the summed negative log-likelihood; 1 is scikit-learn's C = 1
+    penalty: float = 30.0  # weight of ½‖W‖² against the summed negative log-likelihood; scikit-learn's C is its inverse
     max_iter: int = 300  # upper bound on L-BFGS iterations, each one pass over the reference
 
 
 class Logistic(BaselineAnnotator):
     r"""Multinomial logistic regression on log-normalised counts, sparse and block by block.
 
-    Minimises :math:`-\sum_i \log \mathrm{softmax}(W^\top x_i + b)_{y_i} + \tfrac{\lambda}{2} \lVert W \rVert^2` by L-BFGS
-    with exact gradients summed over blocks: the same optimum whether the reference is in memory or on disk, with memory
-    bounded by a block (and the weights). Genes are not scaled: rare genes stay quiet, and markers speak as loudly as they
-    are expressed.
+    Minimises :math:`-\sum_i w_i \log \mathrm{softmax}(W^\top x_i + b)_{y_i} + \tfrac{\lambda}{2} \lVert W \rVert^2` by
+    L-BFGS with exact gradients summed over blocks: the same optimum whether the reference is in memory or on disk, with
+    memory bounded by a block (and the weights).
+
+    The :math:`x_i` are log-normalised counts scaled to length 10, so that a shallow cell and a deep one of the same type
+    look alike; genes are not scaled, so markers speak as loudly as they are expressed. The weights
+    :math:`w_i \propto n_{y_i}^{-1/2}` (mean 1) let rare types be heard without drowning the common ones. Strong shrinkage
+    costs nothing within a study and keeps the answer when the next study was sequenced otherwise.
     """
 
     family = "logistic"
@@ -59,27 +66,34 @@ class Logistic(BaselineAnnotator):
     ) -> dict[str, np.ndarray]:
         n_genes, n_types = len(reference.vocabulary.tokens), len(config.labels)
         n = int(use.sum())
+        weight = (use / np.sqrt(np.maximum(np.bincount(codes[use], minlength=n_types), 1))[codes]).astype(np.float32)
+        weight *= n / weight.sum()
+        scale = np.concatenate([_to_length(block, None) for _, block in reference.blocks()])  # (n_cells,)
         # Centring the genes changes nothing at the optimum (the intercept is free) but makes it quicker to reach.
-        mean = reference.gene_mean
+        mean = reference.gene_mean * scale.mean()
         first = np.zeros((n_genes + 1, n_types))
         if start is not None:
             first[:-1], first[-1] = start["weights"], start["intercept"] + mean @ start["weights"]
 
         def part(job: tuple[slice, sparse.csr_matrix], weights: np.ndarray, shift: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
             where, block = job
-            z = block @ weights + shift  # (n_block, n_types)
+            z = (block @ weights) * scale[where, None] + shift  # (n_block, n_types)
             z -= z.max(axis=1, keepdims=True)
             p = np.exp(z)
             sums = p.sum(axis=1)
             rows = np.arange(len(z))
-            weight = use[where].astype(np.float32)
-            loss = float(weight @ (np.log(sums) - z[rows, codes[where]]))
+            loss = float(weight[where] @ (np.log(sums) - z[rows, codes[where]]))
             p /= sums[:, None]
             p[rows, codes[where]] -= 1
-            p *= weight[:, None]
-            return loss, block.T @ p, p.sum(axis=0, dtype=np.float64)
+            p *= weight[where, None]
+            residual = p.sum(axis=0, dtype=np.float64)
+            p *= scale[where, None]
+            return loss, block.T @ p, residual
 
+        # The blocks are shared among threads here; L-BFGS itself works on short vectors, where threads of BLAS that wait for
+        # each other cost more than the arithmetic (measured: 5.4 s against 1.8 s for 8,000 cells).
         with (
+            threadpool_limits(1, user_api="blas"),
             ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
             tqdm(desc="logistic regression", unit=" passes", delay=2, leave=False) as bar,
         ):
@@ -111,5 +125,15 @@ class Logistic(BaselineAnnotator):
     def _score(
         cls, config: LogisticConfig, learnt: dict[str, np.ndarray], lognormal: sparse.csr_matrix, fill: np.ndarray | None
     ) -> np.ndarray:
-        scores = lognormal @ learnt["weights"] + learnt["intercept"]
-        return scores if fill is None else scores + fill @ learnt["weights"]
+        scores = lognormal @ learnt["weights"]
+        if fill is not None:
+            scores = scores + fill @ learnt["weights"]
+        return scores * _to_length(lognormal, fill)[:, None] + learnt["intercept"]
+
+
+def _to_length(lognormal: sparse.csr_matrix, fill: np.ndarray | None) -> np.ndarray:
+    """(n,) factors that bring each cell, with the values of absent genes filled in, to length 10."""
+    squares = np.asarray(lognormal.multiply(lognormal).sum(axis=1), dtype=np.float32).ravel()
+    if fill is not None:
+        squares = squares + fill @ fill
+    return (_LENGTH / np.sqrt(np.maximum(squares, 1e-12))).astype(np.float32)

@@ -1,0 +1,201 @@
+"""Cell-type annotation across studies: our annotators beside celltypist's logistic regression.
+
+Train on one study, test on another; then held-out donors within one study. Every method sees the same cells and the same
+genes (those that both studies share), and every answer is judged by the same rules:
+
+* accuracy and macro F1 over the broad types that both studies tell apart: each method's most probable label, taken to the
+  broad type that it belongs to in the Cell Ontology;
+* calibration error of the confidence in that broad type: for our methods the summed probability of the labels under it, for
+  celltypist the better of its own score of the label and the same sum (of its probabilities made to sum to 1);
+* ontology similarity (Lin) and hierarchical F1 of the fine answers against the fine truth.
+
+Seconds are training plus prediction, wall clock, one run each, methods in turn. Needs real data: see --data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+HERE = Path(__file__).resolve()
+PAIRS = [
+    ("pbmc3k", "pbmc_facs"),
+    ("pbmc3k", "kang"),
+    ("pbmc_facs", "pbmc3k"),
+    ("pbmc_facs", "kang"),
+]
+FILES = {
+    "pbmc3k": ("pbmc3k.h5ad", None),
+    "pbmc_facs": ("pbmc_facs_zheng2017.h5ad", "symbol"),
+    "kang": ("kang_ctrl_12k_1287genes.h5ad", "symbol"),
+}
+BROAD = {
+    "T cell": "CL:0000084",
+    "B cell": "CL:0000236",
+    "natural killer cell": "CL:0000623",
+    "monocyte": "CL:0000576",
+    "dendritic cell": "CL:0000451",
+    "hematopoietic precursor": "CL:0008001",
+}
+METHODS = ("majority", "mean", "knn", "logistic", "celltypist")
+
+
+def read(folder: Path, name: str):
+    """One study with genes as symbols and labels in .obs["cell_type"]; cells without a label are left out."""
+    import anndata
+
+    file, symbol = FILES[name]
+    adata = anndata.read_h5ad(folder / "scrna" / file)
+    if symbol is not None:
+        adata.var_names = adata.var[symbol].astype(str)
+        adata = adata[:, ~adata.var_names.duplicated() & (adata.var_names != "nan")].copy()
+    return adata[adata.obs["cell_type"].astype(str).to_numpy() != "nan"].copy()
+
+
+def ours(method: str, train, test, seed: int):
+    """Probabilities (n, n_types), term ids of their columns, confidences before calibration."""
+    import sclm
+
+    sclm.tl.annotate(test, method, reference=train, label_key="cell_type", seed=seed)
+    return np.asarray(test.obsm["sclm_cell_type_probabilities"], dtype=float), list(
+        test.uns["sclm_cell_type"]["category_ontology_term_ids"]
+    )
+
+
+def celltypist(train, test, ontology):
+    """celltypist's default logistic regression, probabilities normalised over types."""
+    import importlib
+    import inspect
+
+    import celltypist
+    import scanpy as sc
+
+    module = importlib.import_module("celltypist.train")  # celltypist.train itself is the function
+
+    # celltypist 1.7.1 hands scikit-learn the argument multi_class, which scikit-learn 1.8 removed: take it out on the way.
+    original = module.LogisticRegression
+    if "multi_class" not in inspect.signature(original).parameters:
+        module.LogisticRegression = lambda *a, **k: original(*a, **{n: v for n, v in k.items() if n != "multi_class"})
+    try:
+        for adata in (train, test):
+            sc.pp.normalize_total(adata, target_sum=1e4)
+            sc.pp.log1p(adata)
+        model = celltypist.train(train, labels="cell_type", n_jobs=-1, check_expression=False, max_iter=200)
+        answer = celltypist.annotate(test, model=model).probability_matrix  # one sigmoid a label: rows do not sum to 1
+    finally:
+        module.LogisticRegression = original
+    labels = ontology.resolve_many(list(answer.columns))
+    return answer.to_numpy(dtype=float), list(labels["term_id"])
+
+
+def judge(scores: np.ndarray, ids: list[str], truth: np.ndarray, broad_truth: np.ndarray, ontology) -> dict[str, float]:
+    """Scores of one method; see the head of this file."""
+    from sklearn.metrics import f1_score
+
+    from sclm.metrics import annotation, expected_calibration_error
+
+    names = [n for n, t in BROAD.items() if any(t in ontology.ancestors(i, include_self=True) for i in ids)]
+    member = np.array([[BROAD[n] in ontology.ancestors(i, include_self=True) for n in names] for i in ids], dtype=float)
+    first = scores.argmax(axis=1)
+    broad_of = np.array([next((k for k, m in enumerate(row) if m), -1) for row in member])  # column of member, -1: none
+    best = np.append(np.array(names, dtype=object), "other")[broad_of[first]]
+    judged = np.isin(broad_truth, names)  # types that the training study does not have cannot be named by any method
+    correct = (best == broad_truth)[judged]
+    p = scores / np.maximum(scores.sum(axis=1, keepdims=True), 1e-12)
+    under = np.where(broad_of[first] >= 0, (p @ member)[np.arange(len(p)), broad_of[first]], p.max(axis=1))
+    readings = [under, scores.max(axis=1)] if scores.sum(axis=1).max() > 1.01 else [under]
+    fine = annotation(truth[judged], np.array(ids, dtype=object)[first][judged], ontology=ontology)
+    return {
+        "accuracy": float(correct.mean()),
+        "macro_f1": float(f1_score(broad_truth[judged].astype(str), best[judged].astype(str), average="macro", labels=sorted(set(broad_truth[judged])))),
+        "ece": min(expected_calibration_error(correct, np.clip(c, 0, 1)[judged]) for c in readings),
+        "ontology_similarity": fine["ontology_similarity"],
+        "hierarchical_f1": fine["hierarchical_f1"],
+    }
+
+
+def main() -> None:
+    """Print the tables."""
+    os.environ["TQDM_DISABLE"] = "1"
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, default=HERE.parents[2] / "shared" / "data", help="folder with scrna/*.h5ad")
+    parser.add_argument("--seeds", type=int, default=3)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+
+    import sclm
+    from sclm.evidence import softmax
+    from sclm.knowledge import Ontology
+
+    ontology = Ontology.load("cl")
+    studies = {name: read(args.data, name) for name in FILES}
+    for name, adata in studies.items():
+        resolved = ontology.resolve_many(list(adata.obs["cell_type"].unique())).set_index("text")
+        adata.obs["truth"] = adata.obs["cell_type"].astype(str).map(resolved["term_id"]).to_numpy(dtype=object)
+        broad = {t: next((n for n, b in BROAD.items() if b in ontology.ancestors(t, include_self=True)), "other") for t in adata.obs["truth"].unique()}
+        adata.obs["broad"] = adata.obs["truth"].map(broad).to_numpy(dtype=object)
+        print(f"{name}: {adata.n_obs:,} cells x {adata.n_vars:,} genes; " + ", ".join(f"{k} {v}" for k, v in adata.obs["broad"].value_counts().items()))
+
+    jobs = [(a, b, studies[a], studies[b]) for a, b in PAIRS]
+    donors = studies["kang"].obs["donor"].astype(str)
+    held = donors.isin(["1488", "1244", "1039"]).to_numpy()
+    jobs.append(("kang, 5 donors", "3 other donors", studies["kang"][~held], studies["kang"][held]))
+    sclm.tl.annotate(studies["pbmc3k"][:200].copy(), "logistic", reference=studies["pbmc3k"][:400].copy(), label_key="cell_type")  # compiles
+
+    rows = []
+    for a, b, train, test in jobs:
+        shared = train.var_names.intersection(test.var_names)
+        train, test = train[:, shared].copy(), test[:, shared].copy()
+        truth, broad = test.obs["truth"].to_numpy(dtype=object), test.obs["broad"].to_numpy(dtype=object)
+        for method in METHODS:
+            for seed in range(args.seeds if method not in ("majority", "celltypist") else 1):
+                source, query = train.copy(), test.copy()
+                start = time.perf_counter()
+                p, ids = celltypist(source, query, ontology) if method == "celltypist" else ours(method, source, query, seed)
+                seconds = time.perf_counter() - start
+                scores = judge(p, ids, truth, broad, ontology)
+                before = float("nan")
+                if method != "celltypist":
+                    # The same model without its temperature: logits are the logarithms of the probabilities, times T.
+                    t = temperature(method, source, query, seed) if method != "majority" else 1.0
+                    raw = softmax(np.log(np.maximum(p, 1e-12)), 1.0 / t)
+                    before = judge(raw, ids, truth, broad, ontology)["ece"]
+                rows.append({"train": a, "test": b, "method": method, "seed": seed, **scores, "ece_before": before, "seconds": seconds})
+        table = pd.DataFrame([r for r in rows if r["train"] == a and r["test"] == b])
+        show(f"{a} -> {b} ({len(shared):,} shared genes, {len(train):,} training cells, {len(test):,} test cells)", table)
+    table = pd.DataFrame(rows)
+    mean = table.groupby(["train", "test", "method"], sort=False).mean(numeric_only=True).groupby("method", sort=False).mean()
+    print("\nmean over the five tests\n" + mean.drop(columns="seed").round(4).to_string())
+    ratio = mean.loc["celltypist", "seconds"] / mean.loc["logistic", "seconds"]
+    print(f"\nlogistic against celltypist: accuracy {mean.loc['logistic', 'accuracy']:.4f} against {mean.loc['celltypist', 'accuracy']:.4f}, {ratio:.1f} times as fast")
+
+
+def temperature(method: str, train, test, seed: int) -> float:
+    """Temperature of the model that annotate trained."""
+    import sclm
+    from sclm.cells import read_cells
+
+    model = sclm.models.family_class(method).fit(
+        read_cells(train, obs_keys=["cell_type"]), label_key="cell_type", genes=read_cells(test).genes, seed=seed
+    )
+    return model.config.temperature
+
+
+def show(title: str, table: pd.DataFrame) -> None:
+    """Mean over seeds with the spread (standard deviation) of the accuracy."""
+    grouped = table.groupby("method", sort=False)
+    out = grouped.mean(numeric_only=True).drop(columns="seed").round(4)
+    out.insert(1, "sd", grouped["accuracy"].std().round(4))
+    print(f"\n{title}\n{out[['accuracy', 'sd', 'macro_f1', 'ontology_similarity', 'hierarchical_f1', 'ece_before', 'ece', 'seconds']].to_string()}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,355 @@
+"""The sort behind the rank-value encoding.
+
+A cell's values are sorted as 32-bit words, the upper bits a key that falls with the value, the lower bits the entry's
+place in the row.  One pass over the upper digit of the key puts the words into buckets.  Where buckets are small, a few
+rounds of compare-and-exchange between neighbours finish the sort (these run as vector instructions); else the lower
+digit is sorted first, as in any radix sort.  Keys are made from a float32 product, which may be wrong in the last bits:
+neighbours whose keys are too close to trust are put in order by their exact float64 quotients.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from sclm.cells.kernels import per_cell
+
+UNSORTED = 1
+NOT_POSITIVE = 2
+
+_DIGIT = 11  # bits of the upper digit, at most: 2,048 buckets
+_LOW_DIGIT = 10
+_ROUNDING = np.uint32(5)  # products this many units in the last place apart may stand the wrong way round
+_FEW = 20  # words in a bucket that exchanges between neighbours still sort quickly
+_SMALLEST = np.uint32(0x0D800000)  # float32 bits of 2 ** -100: below, products lose digits
+_INFINITE = np.uint32(0x7F800000)
+
+
+@numba.njit(nogil=True, error_model="numpy", inline="never")
+def _order_exactly(words, low, data, columns, divisor, quotient, spare):  # noqa: ANN001, ANN202
+    """Sort words by decreasing quotient data / divisor, ties by place; a merge sort that knows sorted input."""
+    n = words.size
+    sorted_ = True
+    for k in range(n):
+        place = words[k] & low
+        if divisor.size:
+            quotient[place] = np.float64(data[place]) / divisor[columns[place]]
+        else:
+            quotient[place] = np.float64(data[place])
+        if k:
+            before = words[k - 1] & low
+            if quotient[before] < quotient[place] or (quotient[before] == quotient[place] and before > place):
+                sorted_ = False
+    if sorted_:
+        return
+    # insertion within stretches of 8, then merges of doubled length
+    for first in range(0, n, 8):
+        for k in range(first + 1, min(n, first + 8)):
+            word = words[k]
+            place = word & low
+            j = k
+            while j > first:
+                other = words[j - 1] & low
+                if quotient[other] > quotient[place] or (quotient[other] == quotient[place] and other < place):
+                    break
+                words[j] = words[j - 1]
+                j -= 1
+            words[j] = word
+    width = 8
+    while width < n:
+        for first in range(0, n, 2 * width):
+            middle, end = min(n, first + width), min(n, first + 2 * width)
+            a, b = first, middle
+            for k in range(first, end):
+                take_a = b >= end
+                if a < middle and b < end:
+                    x, y = words[a] & low, words[b] & low
+                    take_a = quotient[x] > quotient[y] or (quotient[x] == quotient[y] and x < y)
+                if take_a:
+                    spare[k] = words[a]
+                    a += 1
+                else:
+                    spare[k] = words[b]
+                    b += 1
+        words[:] = spare[:n]
+        width *= 2
+
+
+@numba.njit(nogil=True, error_model="numpy", inline="never")
+def _order_close(words, low, margin, bits, data, columns, divisor, quotient, spare):  # noqa: ANN001, ANN202
+    """Order exactly every stretch of words in which neighbours differ by less than `margin`."""
+    n = words.size
+    above = words[1:]
+    stop = 0
+    for k in range(n - 1):
+        if np.uint32(above[k] - words[k]) >= np.uint32(margin) or k < stop:
+            continue
+        stop = k + 1
+        while stop < n and np.uint32(words[stop] - words[stop - 1]) < np.uint32(margin):
+            stop += 1
+        if stop - k == 2:  # a pair, the usual case, and mostly the products tell it
+            a, b = bits[words[k] & low], bits[words[k + 1] & low]
+            if a > b and a - b > _ROUNDING:
+                continue
+        _order_exactly(words[k:stop], low, data, columns, divisor, quotient, spare)
+
+
+@numba.njit(nogil=True, error_model="numpy", inline="never")
+def _exchange_neighbours(even, odd, n, rounds):  # noqa: ANN001, ANN202
+    """Odd-even transposition sort of n words whose even and odd places lie in two arrays."""
+    pairs = (n + 1) // 2
+    for _ in range(rounds):
+        for k in range(pairs):
+            a, b = even[k], odd[k]
+            even[k] = min(a, b)
+            odd[k] = max(a, b)
+        following = even[1:]
+        for k in range(pairs - 1):
+            a, b = odd[k], following[k]
+            odd[k] = min(a, b)
+            following[k] = max(a, b)
+
+
+@numba.njit(nogil=True, error_model="numpy", inline="never")
+def _rank_row(  # noqa: ANN202
+    x,
+    columns,
+    divisor,
+    reciprocal,
+    tokens,
+    target,
+    value,
+    words,
+    spare,
+    even,
+    odd,
+    quotient,
+    upper,
+    lower,  # noqa: ANN001
+):
+    """One cell: see :func:`rank_rows`; the last arguments are scratch memory.  Returns its status."""
+    n = x.size
+    one = np.uint32(1)
+    bits = value.view(np.uint32)
+    falling = 0
+    for k in range(1, n):
+        falling += columns[k] <= columns[k - 1]
+    if falling:
+        return UNSORTED
+
+    # ---- values, and the range of their bits (positive floats sort as their bits do)
+    if divisor.size:
+        for k in range(n):
+            value[k] = x[k] * reciprocal[columns[k]]
+    else:
+        for k in range(n):
+            value[k] = x[k]
+    least = np.uint32(0xFFFFFFFF)
+    most = np.uint32(0)
+    for k in range(n):
+        least = min(least, bits[k])
+        most = max(most, bits[k])
+    exact = divisor.size == 0
+    untrusted = least == 0 or most >= _INFINITE or (not exact and least < _SMALLEST)
+    if untrusted:
+        for k in range(n):
+            if not (x[k] > 0 and x[k] < np.inf):
+                return NOT_POSITIVE
+
+    # ---- keys: the top bits of the range, as many as fit beside the place
+    place_bits = np.uint32(0)
+    while (1 << place_bits) < n:
+        place_bits += one
+    low = np.uint32((np.uint32(1) << place_bits) - one)
+    high_bits = np.uint32(min(max(place_bits, 5), _DIGIT))
+    low_bits = np.uint32(min(_LOW_DIGIT, 32 - place_bits - high_bits))
+    whole = exact
+    top = np.float32(0)
+    if exact:  # raw counts up to 2,047: the count itself is the key
+        fractions = 0
+        for k in range(n):
+            fractions += x[k] != np.rint(x[k])
+            if bits[k] == most:
+                top = x[k]
+        whole = fractions == 0 and top < (1 << _DIGIT)
+    shift = np.uint32(0)
+    if whole:
+        high_bits = np.uint32(_DIGIT)
+        low_bits = np.uint32(0)
+        largest = np.uint32(top)
+        for k in range(n):
+            words[k] = ((largest - np.uint32(x[k])) << place_bits) | np.uint32(k)
+    else:
+        while ((most - least) >> shift) >> (high_bits + low_bits):
+            shift += one
+        for k in range(n):
+            words[k] = (((most - bits[k]) >> shift) << place_bits) | np.uint32(k)
+
+    # ---- buckets of the upper digit
+    upper_shift = place_bits + low_bits
+    n_buckets = 1 << high_bits
+    if whole:
+        n_buckets = int(top)
+    upper[:n_buckets] = 0
+    for k in range(n):
+        upper[words[k] >> upper_shift] += one
+    fullest = np.uint32(0)
+    for bucket in range(n_buckets):
+        fullest = max(fullest, upper[bucket])
+    total = np.uint32(0)
+    last = n_buckets
+    asked = np.uint32(target.size)
+    for bucket in range(n_buckets):
+        size = upper[bucket]
+        upper[bucket] = total
+        total += size
+    if asked < n and not untrusted:
+        last = 0
+        while last < n_buckets and upper[last] < asked:
+            last += 1
+        kept = np.uint32(0)
+        for k in range(n):
+            word = words[k]
+            words[kept] = word  # without a branch: it would be a coin toss
+            kept += np.uint32((word >> upper_shift) <= last)
+        n = np.int64(kept)
+
+    # ---- sort
+    if whole:  # places rise within a bucket, so one pass is all
+        for k in range(n):
+            word = words[k]
+            bucket = word >> upper_shift
+            place = upper[bucket]
+            upper[bucket] = place + one
+            spare[place] = word
+        words[:n] = spare[:n]
+    elif fullest <= _FEW:
+        for k in range(n):
+            word = words[k]
+            bucket = word >> upper_shift
+            place = upper[bucket]
+            upper[bucket] = place + one
+            spare[place] = word
+        for k in range(n // 2):
+            even[k] = spare[2 * k]
+            odd[k] = spare[2 * k + 1]
+        if n % 2:
+            even[n // 2] = spare[n - 1]
+            odd[n // 2] = np.uint32(0xFFFFFFFF)
+        _exchange_neighbours(even, odd, n, int(fullest) // 2 + 1)
+        for k in range(n // 2):
+            words[2 * k] = even[k]
+            words[2 * k + 1] = odd[k]
+        if n % 2:
+            words[n - 1] = even[n // 2]
+    else:
+        lower[:] = 0
+        mask = np.uint32((np.uint32(1) << low_bits) - one)
+        for k in range(n):
+            lower[(words[k] >> place_bits) & mask] += one
+        total = np.uint32(0)
+        for bucket in range(1 << low_bits):
+            size = lower[bucket]
+            lower[bucket] = total
+            total += size
+        for k in range(n):
+            word = words[k]
+            bucket = (word >> place_bits) & mask
+            place = lower[bucket]
+            lower[bucket] = place + one
+            spare[place] = word
+        for k in range(n):
+            word = spare[k]
+            bucket = word >> upper_shift
+            place = upper[bucket]
+            upper[bucket] = place + one
+            words[place] = word
+
+    # ---- stretches of keys too close to trust
+    if untrusted:
+        _order_exactly(words[:n], low, x, columns, divisor, quotient, spare)
+    elif not whole and (shift > 0 or not exact):
+        # the product is off by at most 2 units in the last place, so a pair by 5 with rounding
+        close = np.uint32(0) if exact else (_ROUNDING >> shift) + one
+        margin = (close + one) << place_bits
+        _order_close(words[:n], low, margin, bits, x, columns, divisor, quotient, spare)
+
+    if tokens.size:
+        for k in range(target.size):
+            target[k] = tokens[columns[words[k] & low]]
+    else:
+        for k in range(target.size):
+            target[k] = columns[words[k] & low]
+    return 0
+
+
+@per_cell
+def rank_rows(
+    data: np.ndarray,
+    indices: np.ndarray,
+    indptr: np.ndarray,
+    divisor: np.ndarray,
+    reciprocal: np.ndarray,
+    tokens: np.ndarray,
+    bounds: np.ndarray,
+    longest: int,
+    offsets: np.ndarray,
+    out: np.ndarray,
+) -> Any:
+    """Write the tokens of each row by decreasing data / divisor, ties by column.
+
+    Parameters
+    ----------
+    data, indices, indptr
+        CSR: float32, uint32, int64.
+    divisor, reciprocal
+        (n_genes,) float64 and float32, reciprocal = 1 / divisor up to a power of two; empty: all one.
+    tokens
+        (n_genes,) written for each column; empty: the column.
+    bounds
+        Rows of each chunk; a chunk is worked on by one thread.
+    longest
+        Most entries in a row.
+    offsets, out
+        Where each row's tokens go, and how many.
+
+    Returns
+    -------
+    One status a chunk: 0, or the sum of ``UNSORTED`` and ``NOT_POSITIVE``; `out` is then not complete.
+    """
+    n_chunks = bounds.size - 1
+    status = np.zeros(n_chunks, np.int64)
+    for chunk in numba.prange(n_chunks):
+        value = np.empty(longest, np.float32)
+        words = np.empty(longest, np.uint32)
+        spare = np.empty(longest, np.uint32)
+        half = longest // 2 + 1
+        even = np.empty(half, np.uint32)
+        odd = np.empty(half, np.uint32)
+        quotient = np.empty(longest, np.float64)
+        upper = np.empty(1 << _DIGIT, np.uint32)
+        lower = np.empty(1 << _LOW_DIGIT, np.uint32)
+        for row in range(bounds[chunk], bounds[chunk + 1]):
+            x = data[indptr[row] : indptr[row + 1]]
+            columns = indices[indptr[row] : indptr[row + 1]]
+            target = out[offsets[row] : offsets[row + 1]]
+            if x.size:
+                status[chunk] |= _rank_row(
+                    x,
+                    columns,
+                    divisor,
+                    reciprocal,
+                    tokens,
+                    target,
+                    value,
+                    words,
+                    spare,
+                    even,
+                    odd,
+                    quotient,
+                    upper,
+                    lower,
+                )
+    return status

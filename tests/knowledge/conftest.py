@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sclm.knowledge import Ontology
+from sclm.knowledge.sources import Source
+from sclm.knowledge.terms import TermTable
+
+TOY = """format-version: 1.2
+data-version: releases/2020-01-02
+ontology: toy
+
+[Term]
+id: TOY:0000001
+name: cell
+
+[Term]
+id: TOY:0000002
+name: leukocyte ! a comment
+def: "A \\"white\\" cell, or WBC." [ref:1]
+synonym: "white blood cell" EXACT []
+synonym: "WBC-like" RELATED []
+is_a: TOY:0000001 ! cell
+
+[Term]
+id: TOY:0000003
+name: T cell
+synonym: "T-lymphocyte" EXACT [ref:2, ref:3]
+is_a: TOY:0000002 {is_inferred="true"} ! leukocyte
+alt_id: TOY:0000033
+
+[Term]
+id: TOY:0000004
+name: B cell
+is_a: TOY:0000002
+relationship: part_of TOY:0000006
+
+[Term]
+id: TOY:0000005
+name: odd cell
+is_a: TOY:0000003
+is_a: TOY:0000004
+
+[Term]
+id: TOY:0000006
+name: neuron
+is_a: TOY:0000001
+
+[Term]
+id: TOY:0000007
+name: old T cell
+is_obsolete: true
+replaced_by: TOY:0000003
+
+[Term]
+id: TOY:0000008
+name: gone
+is_obsolete: true
+
+[Typedef]
+id: part_of
+name: part of
+"""
+
+
+def ontology_of(parents: list[list[int]], names: list[str] | None = None) -> Ontology:
+    """An ontology of terms X:0, X:1, … with these parents."""
+    table = TermTable()
+    for term, above in enumerate(parents):
+        table.add(f"X:{term:05d}", names[term] if names else f"term {term}", "", (), [f"X:{p:05d}" for p in above])
+    return Ontology(Source(table, "x", "test", ""))
+
+
+def random_parents(n: int, seed: int = 0) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [[], *(sorted({int(rng.integers(0, t)) for _ in range(rng.integers(1, 4))}) for t in range(1, n))]
+
+
+@pytest.fixture
+def toy(tmp_path) -> Ontology:
+    path = tmp_path / "toy.obo"
+    path.write_text(TOY)
+    return Ontology.load(path)
+
+
+@pytest.fixture(scope="session")
+def cl() -> Ontology:
+    return Ontology.load("cl")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    folder = Path(os.environ.get("SCLM_REAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("no real data at hand")
+    return folder
