@@ -67,17 +67,30 @@ name: part of
 """
 
 
-def ontology_of(parents: list[list[int]], names: list[str] | None = None) -> Ontology:
-    """An ontology of terms X:0, X:1, … with these parents."""
-    table = TermTable()
-    for term, above in enumerate(parents):
-        table.add(f"X:{term:05d}", names[term] if names else f"term {term}", "", (), [f"X:{p:05d}" for p in above])
-    return Ontology(Source(table, "x", "test", ""))
+@pytest.fixture(scope="session")
+def ontology_of():
+    """Makes an ontology of terms X:00000, X:00001, … with these parents."""
+
+    def make(parents: list[list[int]]) -> Ontology:
+        table = TermTable()
+        for term, above in enumerate(parents):
+            table.add(f"X:{term:05d}", f"term {term}", "", (), [f"X:{p:05d}" for p in above])
+        return Ontology(Source(table, "x", "test", ""))
+
+    return make
 
 
-def random_parents(n: int, seed: int = 0) -> list[list[int]]:
-    rng = np.random.default_rng(seed)
-    return [[], *(sorted({int(rng.integers(0, t)) for _ in range(rng.integers(1, 4))}) for t in range(1, n))]
+@pytest.fixture(scope="session")
+def tangled(ontology_of) -> Ontology:
+    """120 terms, each under one to three earlier ones, and a second root with one child."""
+    rng = np.random.default_rng(0)
+    parents = [[], *(sorted({int(rng.integers(0, t)) for _ in range(rng.integers(1, 4))}) for t in range(1, 120))]
+    return ontology_of([*parents, [], [120], []])
+
+
+@pytest.fixture
+def toy_text() -> str:
+    return TOY
 
 
 @pytest.fixture

@@ -179,10 +179,16 @@ def _kind_of_fractional(rows: sp.csr_matrix) -> tuple[str, str]:
     return "non-integer", "corrected, normalised or otherwise transformed (ambient RNA removal, TPM, denoising)"
 
 
-def describe(report: CountReport, slot: str, genes: Sequence[str] | None = None, hint: str = "") -> str:
-    """Sentence for a report that is not ``"counts"``: the slot, the value, its place, the kind and what to do."""
-    gene = f" (gene {genes[report.column]})" if genes is not None and report.column is not None else ""
-    text = f"{slot} must hold raw integer counts, found {report.value:.4g} in row {report.row}{gene}: "
+def describe(
+    report: CountReport,
+    slot: str,
+    genes: Sequence[str] | None = None,
+    hint: str = "",
+    rows: Sequence[int] | None = None,
+) -> str:
+    """Sentences for a report that is not ``"counts"``: the slot, the value, its place, the kind and what to do."""
+    place = _named_place(report.row or 0, report.column or 0, genes, rows)
+    text = f"{slot} must hold raw integer counts, found {report.value:.4g} in {place}: "
     text += f"there are {report.detail}." if report.kind == "nan" else f"the values look {report.detail}."
     advice = "Pass layer= naming a raw-count layer" if not hint else hint
     if report.kind == "log1p":
@@ -191,7 +197,12 @@ def describe(report: CountReport, slot: str, genes: Sequence[str] | None = None,
 
 
 def require_counts(
-    matrix: Any, slot: str = "adata.X", *, genes: Sequence[str] | None = None, first_row: int = 0, hint: str = ""
+    matrix: Any,
+    slot: str = "adata.X",
+    *,
+    genes: Sequence[str] | None = None,
+    rows: Sequence[int] | None = None,
+    hint: str = "",
 ) -> None:
     """Raise a ValueError that explains what is wrong unless `matrix` holds raw counts.
 
@@ -203,14 +214,19 @@ def require_counts(
         Where the matrix was found, for the message.
     genes
         Names of the columns, for the message.
-    first_row
-        Row number of the matrix's first row within the slot.
+    rows
+        Row numbers within the slot of the matrix's rows, by default 0, 1, …
     hint
         Advice that replaces "Pass layer= naming a raw-count layer".
     """
     report = inspect_counts(matrix)
     if report.kind != "counts":
-        raise ValueError(describe(report._replace(row=(report.row or 0) + first_row), slot, genes, hint))
+        raise ValueError(describe(report, slot, genes, hint, rows))
+
+
+def _named_place(row: int, column: int, genes: Sequence[str] | None, rows: Sequence[int] | None) -> str:
+    number = row if rows is None else int(rows[row])
+    return f"row {number}" + (f" (gene {genes[column]})" if genes is not None else "")
 
 
 @per_cell
@@ -263,7 +279,11 @@ def _invert(matrix: sp.csr_matrix) -> tuple[np.ndarray, tuple[np.ndarray, np.nda
 
 
 def invert_log1p(
-    matrix: sp.csr_matrix, slot: str = "adata.X", *, genes: Sequence[str] | None = None, first_row: int = 0
+    matrix: sp.csr_matrix,
+    slot: str = "adata.X",
+    *,
+    genes: Sequence[str] | None = None,
+    rows: Sequence[int] | None = None,
 ) -> sp.csr_matrix:
     r"""Counts from log-normalised values, only where the inversion is exact.
 
@@ -275,7 +295,7 @@ def invert_log1p(
     ----------
     matrix
         CSR (n_cells, n_genes), float32 or float64, not negative.
-    slot, genes, first_row
+    slot, genes, rows
         For the message, as in :func:`require_counts`.
 
     Returns
@@ -293,23 +313,18 @@ def invert_log1p(
     missing, negative, _ = _scan(matrix.data)
     bad = missing if missing >= 0 else negative
     if bad >= 0:
-        row, column = _place(matrix, bad)
-        gene = f" (gene {genes[column]})" if genes is not None else ""
-        msg = (
-            f"{slot} cannot be inverted to raw counts, found {float(matrix.data[bad]):.4g} in row {row + first_row}"
-            f"{gene}: log1p-normalised values are finite and not negative. Pass layer= naming a raw-count layer."
-        )
+        place = _named_place(*_place(matrix, bad), genes, rows)
+        msg = f"{slot} cannot be inverted to raw counts, found {float(matrix.data[bad]):.4g} in {place}: log1p-normalised values are finite and not negative. Pass layer= naming a raw-count layer."
         raise ValueError(msg)
     units, (counts, worst) = _invert(matrix)
     failed = np.flatnonzero(units < 0)
     if failed.size:
-        row = int(failed[0])
-        column = int(matrix.indices[worst[row]])
-        gene = f" (gene {genes[column]})" if genes is not None else ""
+        position = worst[failed[0]]
+        place = _named_place(int(failed[0]), int(matrix.indices[position]), genes, rows)
         msg = (
-            f"{slot} cannot be inverted to raw counts exactly: in row {row + first_row} expm1 of "
-            f"{float(matrix.data[worst[row]]):.4g}{gene} is no whole multiple of one count within 0.1 %, as in data that "
-            f"were corrected, averaged, or transformed with another logarithm. Pass layer= naming a raw-count layer."
+            f"{slot} cannot be inverted to raw counts exactly: expm1 of {float(matrix.data[position]):.4g} in {place} is "
+            "no whole multiple of one count within 0.1 %, as in data that were corrected, averaged or transformed with "
+            "another logarithm. Pass layer= naming a raw-count layer."
         )
         raise ValueError(msg)
     return sp.csr_matrix((counts, matrix.indices.copy(), matrix.indptr.copy()), shape=matrix.shape)

@@ -97,19 +97,18 @@ def _order_close(words, low, margin, bits, data, columns, divisor, quotient, spa
 
 
 @numba.njit(nogil=True, error_model="numpy", inline="never")
-def _exchange_neighbours(even, odd, n, rounds):  # noqa: ANN001, ANN202
-    """Odd-even transposition sort of n words whose even and odd places lie in two arrays."""
-    pairs = (n + 1) // 2
+def _exchange_neighbours(words, rounds):  # noqa: ANN001, ANN202
+    """Odd-even transposition sort, 2 * rounds half-rounds; each loop becomes minimum and maximum instructions."""
+    following = words[1:]
     for _ in range(rounds):
-        for k in range(pairs):
-            a, b = even[k], odd[k]
-            even[k] = min(a, b)
-            odd[k] = max(a, b)
-        following = even[1:]
-        for k in range(pairs - 1):
-            a, b = odd[k], following[k]
-            odd[k] = min(a, b)
-            following[k] = max(a, b)
+        for k in range(words.size // 2):
+            a, b = words[2 * k], words[2 * k + 1]
+            words[2 * k] = min(a, b)
+            words[2 * k + 1] = max(a, b)
+        for k in range(following.size // 2):
+            a, b = following[2 * k], following[2 * k + 1]
+            following[2 * k] = min(a, b)
+            following[2 * k + 1] = max(a, b)
 
 
 @numba.njit(nogil=True, error_model="numpy", inline="never")
@@ -123,8 +122,6 @@ def _rank_row(  # noqa: ANN202
     value,
     words,
     spare,
-    even,
-    odd,
     quotient,
     upper,
     lower,  # noqa: ANN001
@@ -216,35 +213,9 @@ def _rank_row(  # noqa: ANN202
             kept += np.uint32((word >> upper_shift) <= last)
         n = np.int64(kept)
 
-    # ---- sort
-    if whole:  # places rise within a bucket, so one pass is all
-        for k in range(n):
-            word = words[k]
-            bucket = word >> upper_shift
-            place = upper[bucket]
-            upper[bucket] = place + one
-            spare[place] = word
-        words[:n] = spare[:n]
-    elif fullest <= _FEW:
-        for k in range(n):
-            word = words[k]
-            bucket = word >> upper_shift
-            place = upper[bucket]
-            upper[bucket] = place + one
-            spare[place] = word
-        for k in range(n // 2):
-            even[k] = spare[2 * k]
-            odd[k] = spare[2 * k + 1]
-        if n % 2:
-            even[n // 2] = spare[n - 1]
-            odd[n // 2] = np.uint32(0xFFFFFFFF)
-        _exchange_neighbours(even, odd, n, int(fullest) // 2 + 1)
-        for k in range(n // 2):
-            words[2 * k] = even[k]
-            words[2 * k + 1] = odd[k]
-        if n % 2:
-            words[n - 1] = even[n // 2]
-    else:
+    # ---- sort by the lower digit where the upper one leaves much to do, then by the upper digit
+    crowded = not whole and fullest > _FEW
+    if crowded:
         lower[:] = 0
         mask = np.uint32((np.uint32(1) << low_bits) - one)
         for k in range(n):
@@ -260,28 +231,31 @@ def _rank_row(  # noqa: ANN202
             place = lower[bucket]
             lower[bucket] = place + one
             spare[place] = word
-        for k in range(n):
-            word = spare[k]
-            bucket = word >> upper_shift
-            place = upper[bucket]
-            upper[bucket] = place + one
-            words[place] = word
+        words[:n] = spare[:n]
+    for k in range(n):
+        word = words[k]
+        bucket = word >> upper_shift
+        place = upper[bucket]
+        upper[bucket] = place + one
+        spare[place] = word
+    if not whole and not crowded:
+        _exchange_neighbours(spare[:n], int(fullest) // 2 + 1)
 
     # ---- stretches of keys too close to trust
     if untrusted:
-        _order_exactly(words[:n], low, x, columns, divisor, quotient, spare)
+        _order_exactly(spare[:n], low, x, columns, divisor, quotient, words)
     elif not whole and (shift > 0 or not exact):
         # the product is off by at most 2 units in the last place, so a pair by 5 with rounding
         close = np.uint32(0) if exact else (_ROUNDING >> shift) + one
         margin = (close + one) << place_bits
-        _order_close(words[:n], low, margin, bits, x, columns, divisor, quotient, spare)
+        _order_close(spare[:n], low, margin, bits, x, columns, divisor, quotient, words)
 
     if tokens.size:
         for k in range(target.size):
-            target[k] = tokens[columns[words[k] & low]]
+            target[k] = tokens[columns[spare[k] & low]]
     else:
         for k in range(target.size):
-            target[k] = columns[words[k] & low]
+            target[k] = columns[spare[k] & low]
     return 0
 
 
@@ -325,9 +299,6 @@ def rank_rows(
         value = np.empty(longest, np.float32)
         words = np.empty(longest, np.uint32)
         spare = np.empty(longest, np.uint32)
-        half = longest // 2 + 1
-        even = np.empty(half, np.uint32)
-        odd = np.empty(half, np.uint32)
         quotient = np.empty(longest, np.float64)
         upper = np.empty(1 << _DIGIT, np.uint32)
         lower = np.empty(1 << _LOW_DIGIT, np.uint32)
@@ -346,8 +317,6 @@ def rank_rows(
                     value,
                     words,
                     spare,
-                    even,
-                    odd,
                     quotient,
                     upper,
                     lower,

@@ -16,7 +16,7 @@ from sclm.cells.counts import describe, inspect_counts, invert_log1p
 from sclm.cells.storage import Storage, slot_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from anndata import AnnData
 
@@ -53,7 +53,7 @@ class CellSource:
         names: np.ndarray,
         obs: pd.DataFrame,
         invert: bool,
-        hint: str = "",
+        hint: Callable[[], str] = str,
     ) -> None:
         self.slot = slot
         self.obs = obs
@@ -64,7 +64,7 @@ class CellSource:
         self._checked = False
         codes, unique = pd.factorize(names)  # in order of appearance; -1: no name
         self._codes: np.ndarray | None = codes.astype(np.int32)
-        self.genes = pd.Index(unique, name=None)
+        self.genes = pd.Index(unique)
         self.unnamed = int((codes < 0).sum())
         counted = np.bincount(codes[codes >= 0], minlength=len(unique))
         self.duplicates = {str(unique[i]): int(counted[i]) for i in np.flatnonzero(counted > 1)}
@@ -150,43 +150,42 @@ class CellSource:
     def check(self) -> None:
         """Raise ValueError unless the slot holds raw counts: all of it in memory, a sample on disk or in Dask."""
         storage = self._storage
-        if storage.whole is not None:
-            self._require(storage.whole, np.arange(self.n_cells))
-            self._checked = True
-        elif storage.in_memory and storage.layout != "csc":
-            for first, block in storage.blocks(self.block_size):
+        if not storage.in_memory:
+            for first, block in storage.sample(_SAMPLED_BLOCKS, _SAMPLED_CELLS):
                 self._require(block, np.arange(first, first + block.shape[0]))
-            self._checked = True
-        else:
-            starts = np.linspace(0, max(0, self.n_cells - _SAMPLED_CELLS), _SAMPLED_BLOCKS).astype(int)
-            if storage.layout in ("csc", "dask"):
-                starts = starts[:1]  # reading a few rows costs a pass over the file, or a chunk
-            for start in np.unique(starts):
-                stop = min(self.n_cells, int(start) + _SAMPLED_CELLS)
-                self._require(storage.rows(int(start), stop), np.arange(start, stop))
-
-    def _require(self, block: Any, rows: np.ndarray) -> None:
-        report = inspect_counts(block)
-        if report.kind == "counts" or (self._invert and report.kind in ("log1p", "non-integer")):
             return
-        row = int(rows[report.row]) if report.row is not None else 0
-        column = report.column or 0
-        genes = {column: self._names[column]}
-        raise ValueError(describe(report._replace(row=row), self.slot, genes, self._hint_now()))
+        holds_counts = True
+        if storage.whole is not None:
+            holds_counts = self._require(storage.whole, np.arange(self.n_cells))
+        else:
+            for first, block in storage.blocks(self.block_size):
+                holds_counts &= self._require(block, np.arange(first, first + block.shape[0]))
+        if holds_counts:
+            self._checked = True
+        else:  # the inversion has to be exact everywhere before any work starts
+            for first, block in storage.blocks(self.block_size):
+                self._counts(block, np.arange(first, first + block.shape[0]))
 
-    def _hint_now(self) -> str:
-        return self._hint() if callable(self._hint) else self._hint
+    def _require(self, block: Any, rows: np.ndarray) -> bool:
+        """Whether these are counts; raises where they are none and cannot become any."""
+        report = inspect_counts(block)
+        if report.kind == "counts":
+            return True
+        if self._invert and report.kind in ("log1p", "non-integer"):
+            return False
+        raise ValueError(describe(report, self.slot, self._names, self._hint(), rows))
 
     # ------------------------------------------------------------------ one block
 
+    def _counts(self, block: Any, rows: np.ndarray) -> sp.csr_matrix:
+        counts = block.tocsr() if sp.issparse(block) else sp.csr_matrix(block)
+        if self._checked or self._require(counts, rows):
+            return counts
+        return invert_log1p(counts, self.slot, genes=self._names, rows=rows)
+
     def _cells(self, block: Any, rows: np.ndarray) -> Cells:
-        counts = sp.csr_matrix(block) if not sp.issparse(block) else block.tocsr()
-        if not self._checked:
-            self._require(counts, rows)
-        if self._invert and inspect_counts(counts).kind != "counts":
-            counts = invert_log1p(counts, self.slot, genes=self._names, first_row=int(rows[0]) if rows.size else 0)
-        obs = self.obs if _is_all(rows, self.n_cells) else self.obs.iloc[rows]
-        return Cells(move_columns(counts, self._codes, self.n_genes), self.genes, obs)
+        counts = move_columns(self._counts(block, rows), self._codes, self.n_genes)
+        return Cells(counts, self.genes, self.obs if _is_all(rows, self.n_cells) else self.obs.iloc[rows])
 
 
 def _is_all(rows: np.ndarray, n: int) -> bool:

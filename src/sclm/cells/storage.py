@@ -55,7 +55,7 @@ class Storage:
         self.layout = _layout(probe, slot_name(layer))
         root = probe if self._whole is not None else _slot_of_origin(adata, layer)
         self.in_memory = sp.issparse(root) or isinstance(root, np.ndarray)
-        self._row_nonzeros: np.ndarray | None = None
+        self._counted: np.ndarray | None = None
 
     @property
     def whole(self) -> Any:
@@ -63,7 +63,9 @@ class Storage:
         return self._whole if self.in_memory else None
 
     def rows(self, start: int, stop: int) -> Any:
-        """Rows `start` … `stop` as scipy sparse matrix or numpy array, columns in the order of the AnnData."""
+        """Rows `start` … `stop` as scipy sparse matrix or numpy array."""
+        if self.layout == "csc":
+            return self._rows_of_columns(np.arange(start, stop))
         return self._take(slice(start, stop))
 
     def picked(self, rows: np.ndarray) -> Any:
@@ -72,14 +74,14 @@ class Storage:
         if unique.size == 0:
             return sp.csr_matrix((0, self.shape[1]), dtype=np.float32)
         span = int(unique[-1] - unique[0]) + 1
-        if span <= 4 * unique.size:  # one stretch is read faster than single rows
+        if self.layout == "csc":
+            block = self._rows_of_columns(unique)
+        elif span <= 4 * unique.size:  # one stretch is read faster than single rows
             block = self._take(slice(int(unique[0]), int(unique[-1]) + 1))
             where = (unique - unique[0])[where]
         else:
             block = self._take(unique)
-        if sp.issparse(block) and block.format != "csr":
-            block = block.tocsr()
-        return block[where]
+        return block if np.array_equal(where, np.arange(block.shape[0])) else block[where]
 
     def _take(self, rows: slice | np.ndarray) -> Any:
         source = self._whole[rows] if self._whole is not None else _slot(self._adata[rows], self._layer)
@@ -92,17 +94,32 @@ class Storage:
         return source if sp.issparse(source) and source.format == "csc" else sp.csc_matrix(source)
 
     def _column_chunks(self) -> Iterator[sp.csc_matrix]:
+        if self._whole is not None and self.in_memory:
+            yield self._whole
+            return
         n_rows, n_columns = self.shape
         width = max(1, _COLUMN_VALUES // max(1, n_rows))
         for start in range(0, n_columns, width):
             yield self._columns(start, min(n_columns, start + width))
+
+    def sample(self, n_blocks: int, n_cells: int) -> Iterator[tuple[int, Any]]:
+        """(first row, rows) of a few short blocks over all cells; of a column-wise matrix some columns of all cells."""
+        n_rows, n_columns = self.shape
+        if self.layout == "csc":
+            width = max(1, _COLUMN_VALUES // n_blocks // max(1, n_rows))
+            for start in np.unique(np.linspace(0, max(0, n_columns - width), n_blocks).astype(int)):
+                yield 0, self._columns(int(start), min(n_columns, int(start) + width))
+            return
+        starts = np.unique(np.linspace(0, max(0, n_rows - n_cells), n_blocks).astype(int))
+        for start in starts[:1] if self.layout == "dask" else starts:  # a chunk is computed for each
+            yield int(start), self.rows(int(start), min(n_rows, int(start) + n_cells))
 
     def block_cells(self) -> int:
         """Cells in a block of at most ``BLOCK_BYTES`` and ``BLOCK_CELLS``."""
         n_rows, n_columns = self.shape
         if self.layout == "dense":
             width = float(n_columns * max(4, getattr(self._whole, "dtype", np.dtype("f4")).itemsize))
-        elif self.layout == "csc" and self._row_nonzeros is not None:
+        elif self.layout == "csc":
             width = float(self._row_nonzeros.mean()) * _BYTES_OF_NONZERO
         elif self.layout == "csr" and self._whole is not None and sp.issparse(self._whole):
             width = self._whole.nnz / n_rows * _BYTES_OF_NONZERO
@@ -110,7 +127,7 @@ class Storage:
             sample = np.unique(np.linspace(0, n_rows - 1, min(n_rows, 64)).astype(np.int64))
             if self.layout == "dask":  # the first rows only: picking rows would compute every chunk
                 sample = np.arange(min(n_rows, 64))
-            block = self.picked(sample) if self.layout != "csc" else self.rows(0, min(n_rows, 64))
+            block = self.picked(sample)
             stored = block.nnz * _BYTES_OF_NONZERO if sp.issparse(block) else block.nbytes
             width = stored / block.shape[0]
         return int(max(1, min(BLOCK_CELLS, BLOCK_BYTES // max(1.0, width))))
@@ -138,32 +155,40 @@ class Storage:
         if rest is not None:
             yield first, rest
 
-    def _csc_windows(self) -> Iterator[sp.csr_matrix]:
-        n_rows, n_columns = self.shape
-        if self._row_nonzeros is None:
-            counted = np.zeros(n_rows, np.int64)
+    @property
+    def _row_nonzeros(self) -> np.ndarray:
+        """(n_cells,) stored values of each row of a column-wise matrix: one pass over it."""
+        if self._counted is None:
+            self._counted = np.zeros(self.shape[0], np.int64)
             for chunk in self._column_chunks():
-                counted += np.bincount(chunk.indices, minlength=n_rows)
-            self._row_nonzeros = counted
+                self._counted += np.bincount(chunk.indices, minlength=self.shape[0])
+        return self._counted
+
+    def _csc_windows(self) -> Iterator[sp.csr_matrix]:
+        n_rows = self.shape[0]
         ends = np.concatenate([[0], np.cumsum(self._row_nonzeros)])  # (n_rows + 1,)
         start = 0
         while start < n_rows:
             limit = ends[start] + WINDOW_BYTES // _BYTES_OF_NONZERO
             stop = max(start + 1, int(np.searchsorted(ends, limit, side="right")) - 1)
-            indptr = ends[start : stop + 1] - ends[start]
-            free = indptr[:-1].copy()  # next free place of each row
-            data = indices = None
-            column = 0
-            for chunk in self._column_chunks():
-                if data is None:
-                    data = np.empty(indptr[-1], chunk.dtype)
-                    indices = np.empty(indptr[-1], np.int32)
-                _scatter_columns(chunk.indptr, chunk.indices, chunk.data, column, start, stop, free, indices, data)
-                column += chunk.shape[1]
-            window = sp.csr_matrix((stop - start, n_columns), dtype=data.dtype)
-            window.data, window.indices, window.indptr = data, indices, _narrow(indptr)
-            yield window
+            yield self._rows_of_columns(np.arange(start, stop))
             start = stop
+
+    def _rows_of_columns(self, rows: np.ndarray) -> sp.csr_matrix:
+        """Different rows of a column-wise matrix, in one pass over its columns."""
+        place = np.full(self.shape[0], -1, np.int64)
+        place[rows] = np.arange(rows.size)
+        indptr = np.concatenate([[0], np.cumsum(self._row_nonzeros[rows])])
+        free = indptr[:-1].copy()  # next free place of each row
+        indices = np.empty(indptr[-1], np.int32)
+        data: np.ndarray | None = None
+        column = 0
+        for chunk in self._column_chunks():
+            if data is None:
+                data = np.empty(indptr[-1], chunk.dtype)
+            _scatter_columns(chunk.indptr, chunk.indices, chunk.data, column, place, free, indices, data)
+            column += chunk.shape[1]
+        return _csr(data, indices, indptr, (rows.size, self.shape[1]))
 
     def _dask_windows(self, size: int) -> Iterator[Any]:
         n_rows = self.shape[0]
@@ -223,8 +248,12 @@ def _stack(above: Any, below: Any) -> Any:
     return sp.vstack([above, below], format="csr") if sp.issparse(above) else np.concatenate([above, below])
 
 
-def _narrow(indptr: np.ndarray) -> np.ndarray:
-    return indptr.astype(np.int32) if indptr[-1] <= np.iinfo(np.int32).max else indptr
+def _csr(data: np.ndarray | None, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
+    matrix = sp.csr_matrix(shape, dtype=np.float32 if data is None else data.dtype)
+    if data is not None:
+        width = np.int32 if indptr[-1] <= np.iinfo(np.int32).max else np.int64  # scipy wants one for both
+        matrix.data, matrix.indices, matrix.indptr = data, indices.astype(width, copy=False), indptr.astype(width)
+    return matrix
 
 
 @per_cell
@@ -233,8 +262,7 @@ def _scatter_columns(
     rows: np.ndarray,
     values: np.ndarray,
     first_column: int,
-    start: int,
-    stop: int,
+    place_of_row: np.ndarray,
     free: np.ndarray,
     indices: np.ndarray,
     data: np.ndarray,
@@ -242,9 +270,9 @@ def _scatter_columns(
     # serial on purpose: two columns may write to the same row
     for column in range(indptr.size - 1):
         for k in range(indptr[column], indptr[column + 1]):
-            row = rows[k]
-            if start <= row < stop:
-                place = free[row - start]
+            row = place_of_row[rows[k]]
+            if row >= 0:
+                place = free[row]
                 indices[place] = first_column + column
                 data[place] = values[k]
-                free[row - start] = place + 1
+                free[row] = place + 1

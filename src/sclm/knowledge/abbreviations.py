@@ -116,14 +116,53 @@ PHRASES: tuple[tuple[str, str], ...] = (
 
 # Words that say in which state or from whom a cell is, not what it is.
 IDLE: frozenset[str] = frozenset(
-    "cell human mouse other activated quiescent resting proliferating proliferative proliferation dividing cycling "
-    "positive population cluster subset".split()
+    [
+        "cell",
+        "human",
+        "mouse",
+        "other",
+        "activated",
+        "quiescent",
+        "resting",
+        "proliferating",
+        "proliferative",
+        "proliferation",
+        "dividing",
+        "cycling",
+        "positive",
+        "population",
+        "cluster",
+        "subset",
+    ]
 )
 
 # Labels that name no cell type at all.
 NOTHING: frozenset[str] = frozenset(
-    "unknown unassigned unclassified undefined undetermined unidentified unannotated unlabelled unlabeled ambiguous na nan "
-    "nd none null other doublet multiplet debris mixed contamination artifact artefact".split()
+    [
+        "unknown",
+        "unassigned",
+        "unclassified",
+        "undefined",
+        "undetermined",
+        "unidentified",
+        "unannotated",
+        "unlabelled",
+        "unlabeled",
+        "ambiguous",
+        "na",
+        "nan",
+        "nd",
+        "none",
+        "null",
+        "other",
+        "doublet",
+        "multiplet",
+        "debris",
+        "mixed",
+        "contamination",
+        "artifact",
+        "artefact",
+    ]
     + ["n a", "low quality", "not available", "not assigned", "not determined", "no call"]
 )
 
@@ -151,8 +190,38 @@ MISLEADING: frozenset[str] = frozenset(
 
 # Nouns that name a tissue or a shape: "blood" is no label for CL's "blood cell", though "endothelial" is one.
 NOT_ALONE: frozenset[str] = frozenset(
-    "abnormal arcade beam bladder blood bone bottle cap circulating collar cultured egg hypothalamus inflammatory kidney "
-    "ligament motile muscle peg pole pore precursor seam sheath storage tendon tether tip urethra yolk".split()
+    [
+        "abnormal",
+        "arcade",
+        "beam",
+        "bladder",
+        "blood",
+        "bone",
+        "bottle",
+        "cap",
+        "circulating",
+        "collar",
+        "cultured",
+        "egg",
+        "hypothalamus",
+        "inflammatory",
+        "kidney",
+        "ligament",
+        "motile",
+        "muscle",
+        "peg",
+        "pole",
+        "pore",
+        "precursor",
+        "seam",
+        "sheath",
+        "storage",
+        "tendon",
+        "tether",
+        "tip",
+        "urethra",
+        "yolk",
+    ]
 )
 
 # id | words that must be there | words that may be there | name of the term, for readers and for the test

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +103,7 @@ class GeneIdentifiers:
         return name not in self._symbols and name in self._previous
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load(species: str) -> GeneIdentifiers:
     file, prefix, version = _BUNDLED[species]
     text = gzip.decompress((Path(__file__).with_name("data") / file).read_bytes()).decode()

@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from scipy import sparse
 
 
 class TermGraph:
@@ -61,6 +62,8 @@ class TermGraph:
     @cached_property
     def ancestors(self) -> sparse.csr_matrix:
         """For each term (row) its ancestors and itself, (n, n) bool CSR with sorted columns."""
+        from scipy import sparse  # here: it takes longer to import than all else that loading an ontology needs
+
         above: list[np.ndarray] = [np.empty(0, dtype=np.int32)] * self.n
         for term in self.order:
             own = np.array([term], dtype=np.int32)
@@ -88,6 +91,8 @@ class TermGraph:
     @cached_property
     def undirected(self) -> sparse.csr_matrix:
         """The parent edges without direction, (n, n) float64 CSR of ones, symmetric, no diagonal."""
+        from scipy import sparse
+
         child = np.repeat(np.arange(self.n), [len(above) for above in self.parents])
         parent = np.array([p for above in self.parents for p in above], dtype=np.int64)
         ones = np.ones(2 * len(child))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from sclm.knowledge import pagerank as _pagerank
 from sclm.knowledge import similarity as _similarity
 from sclm.knowledge import sources as _sources
 from sclm.knowledge.graph import TermGraph
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from scipy import sparse
+
+    from sclm.knowledge.pagerank import ExactPageRank
+    from sclm.knowledge.terms import TermTable
 
 # Above this many terms a full PageRank matrix (800 MB at 10,000 terms) is not made: the largest entries are.
 DENSE_LIMIT = 10_000
@@ -53,6 +55,10 @@ class Ontology:
     ids: tuple[str, ...]
     names: tuple[str, ...]
     graph: TermGraph
+    _table: TermTable
+    _index: dict[str, int]
+    _content: dict[str, np.ndarray]
+    _walks: dict[float, ExactPageRank | None]
 
     SIMILARITIES: ClassVar[tuple[str, ...]] = ("lin", "resnik", "wu-palmer", "pagerank")
 
@@ -316,7 +322,9 @@ class Ontology:
         """
         r, c = self._positions(rows), self._positions(columns)
         if kind == "pagerank":
-            return _pagerank.similarity(self.graph, self._walk(0.9), self._pagerank_scale, r, c, direction)
+            from sclm.knowledge import pagerank
+
+            return pagerank.similarity(self.graph, self._walk(0.9), self._pagerank_scale, r, c, direction)
         if kind == "wu-palmer":
             return _similarity.wu_palmer(self.graph, r, c)
         if kind in ("lin", "resnik"):
@@ -348,22 +356,28 @@ class Ontology:
             raise ValueError(f"expected alpha between 0 and 1, found {alpha}.")
         if top is not None and top < 1:
             raise ValueError(f"expected top of at least 1, found {top}.")
+        from sclm.knowledge import pagerank
+
         positions, walk = self._positions(rows), self._walk(alpha)
         if top is not None or len(self) > DENSE_LIMIT:
-            return _pagerank.top_rows(self.graph, walk, positions, alpha, 256 if top is None else top)
+            return pagerank.top_rows(self.graph, walk, positions, alpha, 256 if top is None else top)
         # the solver is None only for graphs far denser than an ontology's
-        return _pagerank.pushed_rows(self.graph, positions, alpha) if walk is None else walk.rows(positions)
+        return pagerank.pushed_rows(self.graph, positions, alpha) if walk is None else walk.rows(positions)
 
-    def _walk(self, alpha: float) -> _pagerank.ExactPageRank | None:
+    def _walk(self, alpha: float) -> ExactPageRank | None:
         if alpha not in self._walks:
-            self._walks[alpha] = _pagerank.solver(self.graph, alpha)
+            from sclm.knowledge import pagerank
+
+            self._walks[alpha] = pagerank.solver(self.graph, alpha)
         return self._walks[alpha]
 
     @cached_property
     def _pagerank_scale(self) -> tuple[float, float]:
-        return _pagerank.scale(self.graph, self._walk(0.9))
+        from sclm.knowledge import pagerank
+
+        return pagerank.scale(self.graph, self._walk(0.9))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load_named(name: str, prefixes: tuple[str, ...] | None) -> Ontology:
     return Ontology(_sources.named(name), prefixes)

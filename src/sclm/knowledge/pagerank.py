@@ -54,7 +54,8 @@ class ExactPageRank:
         self.alpha, self.n = alpha, graph.n
         adjacency = graph.undirected
         degree = np.diff(adjacency.indptr).astype(np.float64)
-        self.root = np.sqrt(np.maximum(degree, 1.0))  # a term without edges keeps its walk to itself
+        self.alone = degree == 0  # nowhere to go: the walk stays at its start
+        self.root = np.sqrt(np.maximum(degree, 1.0))
         inverse_root = sparse.diags_array(1.0 / self.root)
         scaled = (alpha * (inverse_root @ adjacency @ inverse_root)).tocsr()
 
@@ -90,6 +91,8 @@ class ExactPageRank:
         result[apart_row, rows[apart_row]] += 1.0
         result *= (1.0 - self.alpha) * self.root[None, :]
         result /= self.root[rows][:, None]
+        alone = at[self.alone[rows]]
+        result[alone, rows[alone]] = 1.0
         return result
 
 

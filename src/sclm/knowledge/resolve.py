@@ -88,7 +88,7 @@ def words(text: str) -> list[str]:
     text = re.sub(r"\s+([+])", r"\1", text)
     text = _SIGN_MINUS.sub(lambda m: f"{m[1] or m[2]} negative ", text)
     text = _SIGN_PLUS.sub(" positive ", text)
-    found = []
+    found: list[str] = []
     for word in _WORD.findall(text):
         glued = _GLUED.fullmatch(word)
         found += [glued[1], "cell"] if glued else [_singular(word)]
@@ -232,7 +232,9 @@ class Resolver:
         return self._match(text, terms[best], "fuzzy", min(best_score, 0.99))
 
 
-_POLAR = frozenset("positive negative non not high low bright dim anti pre pro immature mature".split())
+_POLAR = frozenset(
+    ["positive", "negative", "non", "not", "high", "low", "bright", "dim", "anti", "pre", "pro", "immature", "mature"]
+)
 
 
 def _sharp(found: Iterable[str]) -> Counter[str]:

@@ -11,11 +11,11 @@ import json
 import logging
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def read_terms(path: Path) -> TermTable:
     elif name.endswith((".obo", ".obo.gz")):
         try:
             table = read_with_pronto(path)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # Many kinds of error here: fastobo is strict about xrefs, pronto about undeclared synonym types and
             # targets. Whole public releases fail to load for one such line, which we do not even use.
             logger.info(
@@ -113,7 +113,7 @@ def read_with_pronto(path: Path) -> TermTable:
                 continue
             exact = sorted(s.description for s in term.synonyms if s.scope == "EXACT")
             above = sorted(parent.id for parent in term.superclasses(distance=1, with_self=False))
-            table.add(term.id, term.name or "", str(term.definition or ""), exact, above)
+            table.add(term.id, (term.name or "").strip(), str(term.definition or ""), exact, above)
             for other in term.alternate_ids:
                 table.replaced.setdefault(other, term.id)
     return table
@@ -172,7 +172,8 @@ def parse_obo(lines: Iterable[str]) -> TermTable:
 
 def _stanzas(lines: Iterable[str]) -> Iterator[tuple[str, dict[str, list[str]]]]:
     """Yield (kind, clauses) of each stanza; the file's header has the kind `""`."""
-    kind, clauses = "", {}
+    kind = ""
+    clauses: dict[str, list[str]] = {}
     for line in lines:
         line = line.strip()
         if line.startswith("[") and line.endswith("]"):

@@ -231,13 +231,13 @@ def _ontology_scores(pairs: _Pairs, ontology: Ontology | None) -> dict[str, floa
         return frozenset([key]) if term is None else ontology.ancestors(term, include_self=True) - roots
 
     lin, walk = pairs.exact.astype(np.float64), pairs.exact.astype(np.float64)
-    placed = [i for i, (t, g) in enumerate(zip(pairs.true_id, pairs.guess_id, strict=True)) if t and g]
+    placed = [(i, t, g) for i, (t, g) in enumerate(zip(pairs.true_id, pairs.guess_id, strict=True)) if t and g]
     if placed:
-        rows = sorted({pairs.guess_id[i] for i in placed})
-        columns = sorted({pairs.true_id[i] for i in placed})
-        at = [rows.index(pairs.guess_id[i]) for i in placed], [columns.index(pairs.true_id[i]) for i in placed]
-        lin[placed] = ontology.similarity_matrix(rows, columns, "lin")[at]
-        walk[placed] = ontology.similarity_matrix(rows, columns, "pagerank")[at]
+        rows, columns = sorted({g for _, _, g in placed}), sorted({t for _, t, _ in placed})
+        at = [rows.index(g) for _, _, g in placed], [columns.index(t) for _, t, _ in placed]
+        where = [i for i, _, _ in placed]
+        lin[where] = ontology.similarity_matrix(rows, columns, "lin")[at]
+        walk[where] = ontology.similarity_matrix(rows, columns, "pagerank")[at]
 
     shared, said, meant, steps = (np.zeros(len(pairs.count)) for _ in range(4))
     for i, (true, guess) in enumerate(zip(pairs.true, pairs.guess, strict=True)):

@@ -77,8 +77,26 @@ def reliability(correct: ArrayLike, confidence: ArrayLike, n_bins: int = 15) -> 
 def expected_calibration_error(correct: ArrayLike, confidence: ArrayLike, n_bins: int = 15) -> float:
     """Mean gap between confidence and accuracy, over bins of equal width, weighted by their cells.
 
-    `ECE = sum_b (n_b / n) |accuracy_b - confidence_b|` (Naeini et al. 2015; Guo et al. 2017). In [0, 1]; NaN without cells.
-    Parameters and errors as `reliability`.
+    `ECE = sum_b (n_b / n) |accuracy_b - confidence_b|` (Naeini et al. 2015; Guo et al. 2017).
+
+    Parameters
+    ----------
+    correct
+        (n,) bool, whether each annotation is right.
+    confidence
+        (n,) float in [0, 1].
+    n_bins
+        Number of bins, as in `reliability`.
+
+    Returns
+    -------
+    float
+        In [0, 1]; NaN without cells.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ or a confidence lies outside [0, 1].
     """
     right, sure = _checked(correct, confidence)
     if not len(sure):

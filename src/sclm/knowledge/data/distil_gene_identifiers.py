@@ -50,8 +50,8 @@ def distil(gencode: str, hgnc: str) -> str:
         if row["status"] != "Approved":
             continue
         gene = row["ensembl_gene_id"]
-        symbol = symbol_of.get(gene) or (row["symbol"] if row["symbol"] in ids_of else None)
-        if symbol is None:
+        symbol = symbol_of.get(gene) or row["symbol"]
+        if symbol not in ids_of:
             continue
         if gene in ids_of[symbol]:
             chosen.setdefault(symbol, gene)
