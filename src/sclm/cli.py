@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("sclm")
+    level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO if args.verbose else logging.ERROR)
     try:
@@ -45,4 +46,5 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
     return 0

@@ -162,6 +162,7 @@ def test_import_is_light():
     ("name", "label", "term"), [("uberon", "Lung", "UBERON:0002048"), ("hsapdv", "human adult stage", None)]
 )
 def test_other_ontologies_from_the_data_folder(real_data, monkeypatch, name, label, term):
+    pytest.importorskip("zstandard")
     monkeypatch.setenv("SCLM_DATA_DIR", str(real_data))
     ontology = Ontology.load(name)
     assert len(ontology) > 200

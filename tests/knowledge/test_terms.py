@@ -116,3 +116,34 @@ def test_release_in_name():
     assert release_in_name("UBERON-ontology-v2026-04-01.json.zst") == "2026-04-01"
     assert release_in_name("EFO-ontology-v3.90.0.json.zst") == "3.90.0"
     assert release_in_name("mine.json") == ""
+
+
+OWL = """<?xml version="1.0"?>
+<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:rdfs="http://www.w3.org/2000/01/rdf-schema#"
+         xmlns:owl="http://www.w3.org/2002/07/owl#" xmlns:oboInOwl="http://www.geneontology.org/formats/oboInOwl#">
+  <owl:Ontology rdf:about="http://purl.obolibrary.org/obo/toy.owl"/>
+  <owl:Class rdf:about="http://purl.obolibrary.org/obo/TOY_0000001"><rdfs:label>cell</rdfs:label></owl:Class>
+  <owl:Class rdf:about="http://purl.obolibrary.org/obo/TOY_0000002">
+    <rdfs:label>T cell</rdfs:label>
+    <oboInOwl:hasExactSynonym>T-lymphocyte</oboInOwl:hasExactSynonym>
+    <rdfs:subClassOf rdf:resource="http://purl.obolibrary.org/obo/TOY_0000001"/>
+  </owl:Class>
+</rdf:RDF>
+"""
+
+
+def test_owl(tmp_path):
+    path = tmp_path / "toy.owl"
+    path.write_text(OWL)
+    ontology = Ontology.load(path)
+    assert ontology.names == ("cell", "T cell")
+    assert ontology.parents("TOY:0000002") == ("TOY:0000001",)
+    assert ontology.resolve("T-lymphocytes").term_id == "TOY:0000002"
+
+
+def test_compressed_guide(tmp_path):
+    zstandard = pytest.importorskip("zstandard")
+    terms = {"X:1": {"label": "a", "ancestors": {}, "deprecated": False}}
+    path = tmp_path / "X-ontology-v2020-01-01.json.zst"
+    path.write_bytes(zstandard.ZstdCompressor().compress(json.dumps(terms).encode()))
+    assert read_terms(path).names == {"X:1": "a"}

@@ -57,14 +57,14 @@ def test_finds_the_simulated_truth(query: ad.AnnData, reference: ad.AnnData, met
 
 
 def test_logistic_agrees_with_scikit_learn(simulate: Callable[..., ad.AnnData]) -> None:
-    """The same objective: cells of length 10, weights by one over the root of the type's size, C = 1 / penalty."""
+    """The same objective: cells of length 10, weights by one over the root of the type's size, C = 1 / λ."""
     from sklearn.preprocessing import normalize
 
     from sclm.cells import log_normalise, read_cells
 
     train = simulate(300, strength=1.5, seed=3)[np.r_[0:100, 100:300:2]].copy()  # types of unequal size
     train = train[~((train.obs["cell_type"].astype(str) == "B cell") & (np.arange(train.n_obs) % 3 > 0))].copy()
-    model = sclm.train("logistic", train, label_key="cell_type", penalty=2.0, max_iter=2000)
+    model = sclm.train("logistic", train, label_key="cell_type", penalty=2.0 / train.n_obs, max_iter=2000)
     x = 10 * normalize(log_normalise(read_cells(train).read().counts).toarray())
     y = train.obs["cell_type"].astype(str)
     weight = 1 / np.sqrt(y.map(y.value_counts()).to_numpy(dtype=float))
@@ -197,7 +197,7 @@ def test_calibration_lowers_the_error_of_an_overconfident_model(simulate: Callab
     from sclm.metrics import expected_calibration_error
 
     train, test = simulate(400, strength=0.8, depth=0.6, seed=8), simulate(1200, strength=0.8, depth=0.6, seed=9)
-    model = sclm.train("logistic", train, label_key="cell_type", penalty=0.01)
+    model = sclm.train("logistic", train, label_key="cell_type", penalty=1e-5)
     sclm.tl.annotate(test, model)
     assert model.config.temperature > 1.2
     correct = (test.obs[KEY].astype(str) == test.obs["cell_type"].astype(str)).to_numpy()

@@ -190,7 +190,7 @@ def describe(
     place = _named_place(report.row or 0, report.column or 0, genes, rows)
     text = f"{slot} must hold raw integer counts, found {report.value:.4g} in {place}: "
     text += f"there are {report.detail}." if report.kind == "nan" else f"the values look {report.detail}."
-    advice = "Pass layer= naming a raw-count layer" if not hint else hint
+    advice = hint if hint else "Pass layer= naming a raw-count layer"
     if report.kind == "log1p":
         return f"{text} {advice}, or invert_log1p=True to invert it exactly."
     return f"{text} {advice}."

@@ -33,6 +33,16 @@ def per_cell(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def one_core(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile `function` on first call for one core, for loops that cannot be divided."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        return _compiled(function, False)(*arguments)
+
+    return call
+
+
 def _may_use_threads() -> bool:
     in_main_process = multiprocessing.parent_process() is None
     return in_main_process and threading.current_thread() is threading.main_thread()

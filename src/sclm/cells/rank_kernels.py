@@ -28,7 +28,7 @@ _INFINITE = np.uint32(0x7F800000)
 
 
 @numba.njit(nogil=True, error_model="numpy", inline="never")
-def _order_exactly(words, low, data, columns, divisor, quotient, spare):  # noqa: ANN001, ANN202
+def _order_exactly(words, low, data, columns, divisor, quotient, spare):
     """Sort words by decreasing quotient data / divisor, ties by place; a merge sort that knows sorted input."""
     n = words.size
     sorted_ = True
@@ -78,7 +78,7 @@ def _order_exactly(words, low, data, columns, divisor, quotient, spare):  # noqa
 
 
 @numba.njit(nogil=True, error_model="numpy", inline="never")
-def _order_close(words, low, margin, bits, data, columns, divisor, quotient, spare):  # noqa: ANN001, ANN202
+def _order_close(words, low, margin, bits, data, columns, divisor, quotient, spare):
     """Order exactly every stretch of words in which neighbours differ by less than `margin`."""
     n = words.size
     above = words[1:]
@@ -97,7 +97,7 @@ def _order_close(words, low, margin, bits, data, columns, divisor, quotient, spa
 
 
 @numba.njit(nogil=True, error_model="numpy", inline="never")
-def _exchange_neighbours(words, rounds):  # noqa: ANN001, ANN202
+def _exchange_neighbours(words, rounds):
     """Odd-even transposition sort, 2 * rounds half-rounds; each loop becomes minimum and maximum instructions."""
     following = words[1:]
     for _ in range(rounds):
@@ -112,7 +112,7 @@ def _exchange_neighbours(words, rounds):  # noqa: ANN001, ANN202
 
 
 @numba.njit(nogil=True, error_model="numpy", inline="never")
-def _rank_row(  # noqa: ANN202
+def _rank_row(
     x,
     columns,
     divisor,
@@ -124,7 +124,7 @@ def _rank_row(  # noqa: ANN202
     spare,
     quotient,
     upper,
-    lower,  # noqa: ANN001
+    lower,
 ):
     """One cell: see :func:`rank_rows`; the last arguments are scratch memory.  Returns its status."""
     n = x.size

@@ -151,8 +151,8 @@ class CellSource:
         """Raise ValueError unless the slot holds raw counts: all of it in memory, a sample on disk or in Dask."""
         storage = self._storage
         if not storage.in_memory:
-            for first, block in storage.sample(_SAMPLED_BLOCKS, _SAMPLED_CELLS):
-                self._require(block, np.arange(first, first + block.shape[0]))
+            for row, column, block in storage.sample(_SAMPLED_BLOCKS, _SAMPLED_CELLS):
+                self._require(block, np.arange(row, row + block.shape[0]), column)
             return
         holds_counts = True
         if storage.whole is not None:
@@ -166,14 +166,14 @@ class CellSource:
             for first, block in storage.blocks(self.block_size):
                 self._counts(block, np.arange(first, first + block.shape[0]))
 
-    def _require(self, block: Any, rows: np.ndarray) -> bool:
+    def _require(self, block: Any, rows: np.ndarray, first_column: int = 0) -> bool:
         """Whether these are counts; raises where they are none and cannot become any."""
         report = inspect_counts(block)
         if report.kind == "counts":
             return True
         if self._invert and report.kind in ("log1p", "non-integer"):
             return False
-        raise ValueError(describe(report, self.slot, self._names, self._hint(), rows))
+        raise ValueError(describe(report, self.slot, self._names[first_column:], self._hint(), rows))
 
     # ------------------------------------------------------------------ one block
 

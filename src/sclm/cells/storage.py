@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from sclm.cells.kernels import per_cell
+from sclm.cells.kernels import one_core
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,91 +46,81 @@ class Storage:
     """
 
     def __init__(self, adata: AnnData, layer: str | None) -> None:
-        self._adata = adata
-        self._layer = layer
         self.shape = (int(adata.n_obs), int(adata.n_vars))
-        # the matrix of a view is a copy of all its cells, so a view is subset further and read block by block
-        self._whole = None if adata.is_view else _slot(adata, layer)
-        probe = self._whole if self._whole is not None else _slot(adata[:1], layer)
-        self.layout = _layout(probe, slot_name(layer))
-        root = probe if self._whole is not None else _slot_of_origin(adata, layer)
-        self.in_memory = sp.issparse(root) or isinstance(root, np.ndarray)
+        # a view is read from the matrix that it looks at: its own matrix would be a copy of all its cells
+        self._matrix, self._rows, self._columns = _origin(adata, layer)
+        self.layout = _layout(self._matrix, slot_name(layer))
+        if self.layout == "dask":  # indexing is lazy there
+            if self._rows is not None:
+                self._matrix = self._matrix[self._rows]
+            if self._columns is not None:
+                self._matrix = self._matrix[:, self._columns]
+            self._rows = self._columns = None
+        self.in_memory = sp.issparse(self._matrix) or isinstance(self._matrix, np.ndarray)
         self._counted: np.ndarray | None = None
 
     @property
     def whole(self) -> Any:
-        """The matrix itself where it lies in memory as a whole, else ``None``."""
-        return self._whole if self.in_memory else None
+        """The matrix itself where it lies in memory and is not a view, else ``None``."""
+        return self._matrix if self.in_memory and self._rows is None and self._columns is None else None
 
     def rows(self, start: int, stop: int) -> Any:
         """Rows `start` … `stop` as scipy sparse matrix or numpy array."""
-        if self.layout == "csc":
-            return self._rows_of_columns(np.arange(start, stop))
-        return self._take(slice(start, stop))
+        return self.picked(np.arange(start, stop))
 
     def picked(self, rows: np.ndarray) -> Any:
         """The named rows in the given order, which may be any and may repeat."""
-        unique, where = np.unique(rows, return_inverse=True)
-        if unique.size == 0:
+        rows = rows if self._rows is None else self._rows[rows]
+        if rows.size == 0:
             return sp.csr_matrix((0, self.shape[1]), dtype=np.float32)
-        span = int(unique[-1] - unique[0]) + 1
         if self.layout == "csc":
+            unique, where = np.unique(rows, return_inverse=True)
             block = self._rows_of_columns(unique)
-        elif span <= 4 * unique.size:  # one stretch is read faster than single rows
-            block = self._take(slice(int(unique[0]), int(unique[-1]) + 1))
-            where = (unique - unique[0])[where]
-        else:
-            block = self._take(unique)
-        return block if np.array_equal(where, np.arange(block.shape[0])) else block[where]
+            return block if _is_range(where) else block[where]
+        if _is_range(rows):
+            block = _in_memory(self._matrix[int(rows[0]) : int(rows[-1]) + 1])
+        else:  # files want increasing rows, and one stretch is read faster than single rows
+            unique, where = np.unique(rows, return_inverse=True)
+            first, last = int(unique[0]), int(unique[-1])
+            if last - first < 4 * unique.size:
+                block = _in_memory(self._matrix[first : last + 1])[rows - first]
+            else:
+                block = _in_memory(self._matrix[unique])[where]
+        return block if self._columns is None else block[:, self._columns]
 
-    def _take(self, rows: slice | np.ndarray) -> Any:
-        source = self._whole[rows] if self._whole is not None else _slot(self._adata[rows], self._layer)
-        return _in_memory(source)
-
-    def _columns(self, start: int, stop: int) -> sp.csc_matrix:
-        columns = slice(start, stop)
-        source = self._whole[:, columns] if self._whole is not None else _slot(self._adata[:, columns], self._layer)
-        source = _in_memory(source)
-        return source if sp.issparse(source) and source.format == "csc" else sp.csc_matrix(source)
-
-    def _column_chunks(self) -> Iterator[sp.csc_matrix]:
-        if self._whole is not None and self.in_memory:
-            yield self._whole
-            return
-        n_rows, n_columns = self.shape
-        width = max(1, _COLUMN_VALUES // max(1, n_rows))
-        for start in range(0, n_columns, width):
-            yield self._columns(start, min(n_columns, start + width))
-
-    def sample(self, n_blocks: int, n_cells: int) -> Iterator[tuple[int, Any]]:
-        """(first row, rows) of a few short blocks over all cells; of a column-wise matrix some columns of all cells."""
-        n_rows, n_columns = self.shape
-        if self.layout == "csc":
-            width = max(1, _COLUMN_VALUES // n_blocks // max(1, n_rows))
-            for start in np.unique(np.linspace(0, max(0, n_columns - width), n_blocks).astype(int)):
-                yield 0, self._columns(int(start), min(n_columns, int(start) + width))
-            return
-        starts = np.unique(np.linspace(0, max(0, n_rows - n_cells), n_blocks).astype(int))
-        for start in starts[:1] if self.layout == "dask" else starts:  # a chunk is computed for each
-            yield int(start), self.rows(int(start), min(n_rows, int(start) + n_cells))
+    # ------------------------------------------------------------------ sizes and samples
 
     def block_cells(self) -> int:
         """Cells in a block of at most ``BLOCK_BYTES`` and ``BLOCK_CELLS``."""
         n_rows, n_columns = self.shape
         if self.layout == "dense":
-            width = float(n_columns * max(4, getattr(self._whole, "dtype", np.dtype("f4")).itemsize))
+            width = float(n_columns * max(4, self._matrix.dtype.itemsize))
         elif self.layout == "csc":
             width = float(self._row_nonzeros.mean()) * _BYTES_OF_NONZERO
-        elif self.layout == "csr" and self._whole is not None and sp.issparse(self._whole):
-            width = self._whole.nnz / n_rows * _BYTES_OF_NONZERO
+        elif self.whole is not None:
+            width = self._matrix.nnz / n_rows * _BYTES_OF_NONZERO
         else:
-            sample = np.unique(np.linspace(0, n_rows - 1, min(n_rows, 64)).astype(np.int64))
-            if self.layout == "dask":  # the first rows only: picking rows would compute every chunk
-                sample = np.arange(min(n_rows, 64))
-            block = self.picked(sample)
+            rows = np.unique(np.linspace(0, n_rows - 1, min(n_rows, 64)).astype(np.int64))
+            # of a Dask array the first rows only: rows from everywhere would compute every chunk
+            block = self.picked(np.arange(rows.size) if self.layout == "dask" else rows)
             stored = block.nnz * _BYTES_OF_NONZERO if sp.issparse(block) else block.nbytes
-            width = stored / block.shape[0]
+            width = stored / rows.size
         return int(max(1, min(BLOCK_CELLS, BLOCK_BYTES // max(1.0, width))))
+
+    def sample(self, n_blocks: int, n_cells: int) -> Iterator[tuple[int, int, Any]]:
+        """(first row, first column, values) of short blocks over all cells; column-wise: some columns of all cells."""
+        n_rows, n_columns = self.shape
+        if self.layout == "csc":
+            width = min(n_columns, max(1, _COLUMN_VALUES // n_blocks // max(1, self._matrix.shape[0])))
+            for start in np.unique(np.linspace(0, n_columns - width, n_blocks).astype(int)):
+                chunk = self._column_chunk(int(start), int(start) + width)
+                yield 0, int(start), chunk if self._rows is None else chunk.tocsr()[self._rows]
+            return
+        starts = np.unique(np.linspace(0, max(0, n_rows - n_cells), n_blocks).astype(int))
+        for start in starts[:1] if self.layout == "dask" else starts:  # a chunk is computed for each
+            yield int(start), 0, self.rows(int(start), min(n_rows, int(start) + n_cells))
+
+    # ------------------------------------------------------------------ passes over all cells
 
     def blocks(self, size: int) -> Iterator[tuple[int, Any]]:
         """(first row, rows) over all cells in order, at most `size` cells each.
@@ -155,52 +145,71 @@ class Storage:
         if rest is not None:
             yield first, rest
 
-    @property
-    def _row_nonzeros(self) -> np.ndarray:
-        """(n_cells,) stored values of each row of a column-wise matrix: one pass over it."""
-        if self._counted is None:
-            self._counted = np.zeros(self.shape[0], np.int64)
-            for chunk in self._column_chunks():
-                self._counted += np.bincount(chunk.indices, minlength=self.shape[0])
-        return self._counted
+    def _dask_windows(self, size: int) -> Iterator[Any]:
+        ends = np.cumsum(self._matrix.chunks[0])
+        start = 0
+        while start < self.shape[0]:
+            # as many whole chunks as fit a block, at least one
+            within = ends[(ends > start) & (ends <= start + size)]
+            stop = int(within[-1]) if within.size else int(ends[ends > start][0])
+            yield _in_memory(self._matrix[start:stop])
+            start = stop
 
     def _csc_windows(self) -> Iterator[sp.csr_matrix]:
         n_rows = self.shape[0]
-        ends = np.concatenate([[0], np.cumsum(self._row_nonzeros)])  # (n_rows + 1,)
+        nonzeros = self._row_nonzeros if self._rows is None else self._row_nonzeros[self._rows]
+        ends = np.concatenate([[0], np.cumsum(nonzeros)])  # (n_rows + 1,)
         start = 0
         while start < n_rows:
             limit = ends[start] + WINDOW_BYTES // _BYTES_OF_NONZERO
             stop = max(start + 1, int(np.searchsorted(ends, limit, side="right")) - 1)
-            yield self._rows_of_columns(np.arange(start, stop))
+            yield self.rows(start, stop)
             start = stop
 
+    # ------------------------------------------------------------------ column-wise matrices
+
+    @property
+    def _row_nonzeros(self) -> np.ndarray:
+        """(n_rows,) stored values of each row of a column-wise matrix, all rows that it has: one pass over it."""
+        if self._counted is None:
+            self._counted = np.zeros(self._matrix.shape[0], np.int64)
+            for chunk in self._column_chunks():
+                self._counted += np.bincount(chunk.indices, minlength=self._counted.size)
+        return self._counted
+
     def _rows_of_columns(self, rows: np.ndarray) -> sp.csr_matrix:
-        """Different rows of a column-wise matrix, in one pass over its columns."""
-        place = np.full(self.shape[0], -1, np.int64)
+        """Different rows of a column-wise matrix (by its own row numbers), in one pass over its columns."""
+        place = np.full(self._matrix.shape[0], -1, np.int64)
         place[rows] = np.arange(rows.size)
         indptr = np.concatenate([[0], np.cumsum(self._row_nonzeros[rows])])
         free = indptr[:-1].copy()  # next free place of each row
         indices = np.empty(indptr[-1], np.int32)
-        data: np.ndarray | None = None
+        data = np.empty(indptr[-1], self._matrix.dtype)
         column = 0
         for chunk in self._column_chunks():
-            if data is None:
-                data = np.empty(indptr[-1], chunk.dtype)
             _scatter_columns(chunk.indptr, chunk.indices, chunk.data, column, place, free, indices, data)
             column += chunk.shape[1]
-        return _csr(data, indices, indptr, (rows.size, self.shape[1]))
+        matrix = sp.csr_matrix((rows.size, self.shape[1]), dtype=data.dtype)
+        width = np.int32 if indptr[-1] <= np.iinfo(np.int32).max else np.int64  # scipy wants one for both
+        matrix.data, matrix.indices, matrix.indptr = data, indices.astype(width, copy=False), indptr.astype(width)
+        return matrix
 
-    def _dask_windows(self, size: int) -> Iterator[Any]:
-        n_rows = self.shape[0]
-        array = self._whole if self._whole is not None else _slot(self._adata, self._layer)
-        ends = np.cumsum(array.chunks[0])
-        start = 0
-        while start < n_rows:
-            # as many whole chunks as fit a block, at least one
-            reached = int(np.searchsorted(ends, start + size, side="right")) - 1
-            stop = int(ends[reached]) if reached >= 0 and ends[reached] > start else int(ends[ends > start][0])
-            yield _in_memory(array[start:stop])
-            start = stop
+    def _column_chunks(self) -> Iterator[Any]:
+        if self.whole is not None:
+            yield self._matrix
+            return
+        width = max(1, _COLUMN_VALUES // max(1, self._matrix.shape[0]))
+        for start in range(0, self.shape[1], width):
+            yield self._column_chunk(start, min(self.shape[1], start + width))
+
+    def _column_chunk(self, start: int, stop: int) -> Any:
+        if self._columns is None:
+            return _in_memory(self._matrix[:, start:stop])
+        columns = self._columns[start:stop]
+        if _is_range(columns):
+            return _in_memory(self._matrix[:, int(columns[0]) : int(columns[-1]) + 1])
+        unique, where = np.unique(columns, return_inverse=True)
+        return sp.csc_matrix(_in_memory(self._matrix[:, unique]))[:, where]
 
 
 def slot_name(layer: str | None) -> str:
@@ -212,12 +221,19 @@ def _slot(adata: AnnData, layer: str | None) -> Any:
     return adata.X if layer is None else adata.layers[layer]
 
 
-def _slot_of_origin(adata: AnnData, layer: str | None) -> Any:
-    """The matrix that a view looks at; only its type is asked."""
-    origin = getattr(adata, "_adata_ref", None)
-    while origin is not None and origin.is_view:
-        origin = origin._adata_ref
-    return _slot(adata[:1] if origin is None else origin, layer)
+def _origin(adata: AnnData, layer: str | None) -> tuple[Any, np.ndarray | None, np.ndarray | None]:
+    """The matrix behind the slot, and the rows and columns of it that a view shows (``None``: all)."""
+    parent = getattr(adata, "_adata_ref", None) if adata.is_view else None
+    if parent is None or not hasattr(adata, "_oidx") or not hasattr(adata, "_vidx"):
+        return _slot(adata, layer), None, None
+    rows, columns = np.arange(parent.n_obs)[adata._oidx], np.arange(parent.n_vars)[adata._vidx]
+    everything = rows.size == parent.n_obs and _is_range(rows), columns.size == parent.n_vars and _is_range(columns)
+    return _slot(parent, layer), None if everything[0] else rows, None if everything[1] else columns
+
+
+def _is_range(numbers: np.ndarray) -> bool:
+    """Whether these are consecutive increasing numbers."""
+    return bool(numbers.size == 0 or (numbers[-1] - numbers[0] == numbers.size - 1 and (np.diff(numbers) == 1).all()))
 
 
 def _layout(matrix: Any, slot: str) -> str:
@@ -248,15 +264,7 @@ def _stack(above: Any, below: Any) -> Any:
     return sp.vstack([above, below], format="csr") if sp.issparse(above) else np.concatenate([above, below])
 
 
-def _csr(data: np.ndarray | None, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
-    matrix = sp.csr_matrix(shape, dtype=np.float32 if data is None else data.dtype)
-    if data is not None:
-        width = np.int32 if indptr[-1] <= np.iinfo(np.int32).max else np.int64  # scipy wants one for both
-        matrix.data, matrix.indices, matrix.indptr = data, indices.astype(width, copy=False), indptr.astype(width)
-    return matrix
-
-
-@per_cell
+@one_core
 def _scatter_columns(
     indptr: np.ndarray,
     rows: np.ndarray,
@@ -267,7 +275,7 @@ def _scatter_columns(
     indices: np.ndarray,
     data: np.ndarray,
 ) -> None:
-    # serial on purpose: two columns may write to the same row
+    # columns one after the other: two of them may write to the same row
     for column in range(indptr.size - 1):
         for k in range(indptr[column], indptr[column + 1]):
             row = place_of_row[rows[k]]

@@ -84,9 +84,18 @@ def consensus(
 
 
 def over_cluster(source: CellSource, *, seed: int) -> np.ndarray:
-    """(n_cells,) text: small clusters to vote in, k-means on 50 principal components of log-normalised counts.
+    """Small clusters to vote in: k-means on 50 principal components of log-normalised counts.
 
-    About 50 cells a cluster; cells stream through, and only their coordinates are kept.
+    Parameters
+    ----------
+    source
+        The cells; they stream through, and only their coordinates are kept.
+    seed
+        Of the components and the clusters.
+
+    Returns
+    -------
+    (n_cells,) text, about 50 cells a cluster.
     """
     from sklearn.cluster import MiniBatchKMeans
 

@@ -8,6 +8,11 @@ Ids come first because names change between releases; a test holds the names in 
 
 from __future__ import annotations
 
+
+def _set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Word as written (lower case, singular) to the words that it stands for.
 WORDS: dict[str, str] = {
     # T cells and their states
@@ -115,56 +120,20 @@ PHRASES: tuple[tuple[str, str], ...] = (
 )
 
 # Words that say in which state or from whom a cell is, not what it is.
-IDLE: frozenset[str] = frozenset(
-    [
-        "cell",
-        "human",
-        "mouse",
-        "other",
-        "activated",
-        "quiescent",
-        "resting",
-        "proliferating",
-        "proliferative",
-        "proliferation",
-        "dividing",
-        "cycling",
-        "positive",
-        "population",
-        "cluster",
-        "subset",
-    ]
+IDLE: frozenset[str] = _set(
+    """
+    cell human mouse other activated quiescent resting proliferating proliferative proliferation dividing cycling
+    positive population cluster subset
+    """
 )
 
 # Labels that name no cell type at all.
-NOTHING: frozenset[str] = frozenset(
-    [
-        "unknown",
-        "unassigned",
-        "unclassified",
-        "undefined",
-        "undetermined",
-        "unidentified",
-        "unannotated",
-        "unlabelled",
-        "unlabeled",
-        "ambiguous",
-        "na",
-        "nan",
-        "nd",
-        "none",
-        "null",
-        "other",
-        "doublet",
-        "multiplet",
-        "debris",
-        "mixed",
-        "contamination",
-        "artifact",
-        "artefact",
-    ]
-    + ["n a", "low quality", "not available", "not assigned", "not determined", "no call"]
-)
+NOTHING: frozenset[str] = _set(
+    """
+    unknown unassigned unclassified undefined undetermined unidentified unannotated unlabelled unlabeled ambiguous
+    na nan nd none null other doublet multiplet debris mixed contamination artifact artefact
+    """
+) | {"n a", "low quality", "not available", "not assigned", "not determined", "no call"}
 
 # Synonyms of the Cell Ontology that mean something else in the single-cell literature of today, or too many things:
 # DC1 and DC2 once told conventional from plasmacytoid cells and now tell two conventional ones; IPC is also the
@@ -189,39 +158,11 @@ MISLEADING: frozenset[str] = frozenset(
 )
 
 # Nouns that name a tissue or a shape: "blood" is no label for CL's "blood cell", though "endothelial" is one.
-NOT_ALONE: frozenset[str] = frozenset(
-    [
-        "abnormal",
-        "arcade",
-        "beam",
-        "bladder",
-        "blood",
-        "bone",
-        "bottle",
-        "cap",
-        "circulating",
-        "collar",
-        "cultured",
-        "egg",
-        "hypothalamus",
-        "inflammatory",
-        "kidney",
-        "ligament",
-        "motile",
-        "muscle",
-        "peg",
-        "pole",
-        "pore",
-        "precursor",
-        "seam",
-        "sheath",
-        "storage",
-        "tendon",
-        "tether",
-        "tip",
-        "urethra",
-        "yolk",
-    ]
+NOT_ALONE: frozenset[str] = _set(
+    """
+    abnormal arcade beam bladder blood bone bottle cap circulating collar cultured egg hypothalamus inflammatory
+    kidney ligament motile muscle peg pole pore precursor seam sheath storage tendon tether tip urethra yolk
+    """
 )
 
 # id | words that must be there | words that may be there | name of the term, for readers and for the test

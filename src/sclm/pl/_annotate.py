@@ -198,7 +198,8 @@ def _coordinates(adata: anndata.AnnData, basis: str | None) -> tuple[str, np.nda
     wanted = [basis, f"X_{basis}"] if basis is not None else ["spatial", "X_umap", "X_tsne", "X_pca"]
     for name in wanted:
         if name in adata.obsm:
-            return name.removeprefix("X_"), np.asarray(adata.obsm[name])[:, :2].astype(float)
+            short = name.removeprefix("X_")
+            return {"umap": "UMAP", "tsne": "t-SNE", "pca": "PC"}.get(short, short), np.asarray(adata.obsm[name])[:, :2].astype(float)
     there = ", ".join(map(repr, adata.obsm)) or "none"
     raise KeyError(f"adata.obsm has none of {', '.join(map(repr, wanted))}; it has: {there}. Run sc.pp.neighbors and sc.tl.umap first, or pass basis=.")
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from sclm.models.baselines.data import Reference
 
+_PENALISED = 3000
 _LENGTH = 10.0  # of a cell's vector: about that of log-normalised counts of a sparse cell, so that weights stay near 1
 
 
@@ -26,7 +27,9 @@ _LENGTH = 10.0  # of a cell's vector: about that of log-normalised counts of a s
 class LogisticConfig(AnnotatorConfig):
     """Settings of :class:`Logistic`."""
 
-    penalty: float = 30.0  # weight of ½‖W‖² against the summed negative log-likelihood; scikit-learn's C is its inverse
+    # λ is this times the number of cells, of which at most 3,000 count: small references need their evidence, and beyond a
+    # few thousand cells more shrinkage only costs. scikit-learn's C is 1 / λ.
+    penalty: float = 0.01
     max_iter: int = 300  # upper bound on L-BFGS iterations, each one pass over the reference
 
 
@@ -49,7 +52,7 @@ class Logistic(BaselineAnnotator):
     @classmethod
     def _check(cls, config: LogisticConfig) -> None:
         if not config.penalty > 0:
-            raise ValueError(f"penalty must be above 0, found {config.penalty}. The default is 1.0.")
+            raise ValueError(f"penalty must be above 0, found {config.penalty}. The default is 0.01.")
         if config.max_iter < 1:
             raise ValueError(f"max_iter must be at least 1, found {config.max_iter}.")
 
@@ -66,6 +69,7 @@ class Logistic(BaselineAnnotator):
     ) -> dict[str, np.ndarray]:
         n_genes, n_types = len(reference.vocabulary.tokens), len(config.labels)
         n = int(use.sum())
+        ridge = config.penalty * min(n, _PENALISED)
         weight = (use / np.sqrt(np.maximum(np.bincount(codes[use], minlength=n_types), 1))[codes]).astype(np.float32)
         weight *= n / weight.sum()
         scale = np.concatenate([_to_length(block, None) for _, block in reference.blocks()])  # (n_cells,)
@@ -110,8 +114,8 @@ class Logistic(BaselineAnnotator):
                     gradient[:-1] += block_gradient
                     gradient[-1] += residual
                 gradient[:-1] -= np.outer(mean, gradient[-1])
-                loss += 0.5 * config.penalty * float((parameters[:-1] ** 2).sum())
-                gradient[:-1] += config.penalty * parameters[:-1]
+                loss += 0.5 * ridge * float((parameters[:-1] ** 2).sum())
+                gradient[:-1] += ridge * parameters[:-1]
                 bar.update()
                 return loss / n, gradient.ravel() / n
 

@@ -1,0 +1,52 @@
+"""The bundled files are what their README says, and what their scripts make."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+import sclm.knowledge.sources as sources
+
+DATA = Path(sources.__file__).with_name("data")
+
+
+@pytest.mark.parametrize("file", ["cl.obo.gz", "genes_human.tsv.gz"])
+def test_readme_states_the_hash(file):
+    assert hashlib.sha256((DATA / file).read_bytes()).hexdigest() in (DATA / "README.md").read_text()
+
+
+def _script(name: str):
+    spec = importlib.util.spec_from_file_location(name, DATA / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.real
+def test_cell_ontology_is_distilled_from_its_source(real_data):
+    zstandard = pytest.importorskip("zstandard")
+    import json
+
+    script = _script("distil_cell_ontology")
+    packed = (real_data / "ontology" / "CL-ontology-v2026-03-26.json.zst").read_bytes()
+    assert hashlib.sha256(packed).hexdigest() == script.SHA256
+    terms = json.loads(zstandard.ZstdDecompressor().decompressobj().decompress(packed))
+    # the text, not the gzip bytes: those differ between versions of zlib
+    assert script.distil(terms).encode() == gzip.decompress((DATA / "cl.obo.gz").read_bytes())
+
+
+@pytest.mark.real
+def test_genes_are_distilled_from_their_sources(real_data):
+    script = _script("distil_gene_identifiers")
+    texts = []
+    for file, (_, sha256) in zip(
+        ("gencode_genes_homo_sapiens.csv.gz", "hgnc_complete_set.txt.gz"), script.SOURCES, strict=True
+    ):
+        packed = (real_data / "vocab" / file).read_bytes()
+        assert hashlib.sha256(packed).hexdigest() == sha256
+        texts.append(gzip.decompress(packed).decode())
+    assert script.distil(*texts).encode() == gzip.decompress((DATA / "genes_human.tsv.gz").read_bytes())
