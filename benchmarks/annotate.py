@@ -114,7 +114,14 @@ def judge(scores: np.ndarray, ids: list[str], truth: np.ndarray, broad_truth: np
     fine = annotation(truth[judged], np.array(ids, dtype=object)[first][judged], ontology=ontology)
     return {
         "accuracy": float(correct.mean()),
-        "macro_f1": float(f1_score(broad_truth[judged].astype(str), best[judged].astype(str), average="macro", labels=sorted(set(broad_truth[judged])))),
+        "macro_f1": float(
+            f1_score(
+                broad_truth[judged].astype(str),
+                best[judged].astype(str),
+                average="macro",
+                labels=sorted(set(broad_truth[judged])),
+            )
+        ),
         "ece": min(expected_calibration_error(correct, np.clip(c, 0, 1)[judged]) for c in readings),
         "ontology_similarity": fine["ontology_similarity"],
         "hierarchical_f1": fine["hierarchical_f1"],
@@ -125,7 +132,9 @@ def main() -> None:
     """Print the tables."""
     os.environ["TQDM_DISABLE"] = "1"
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, default=HERE.parents[2] / "shared" / "data", help="folder with scrna/*.h5ad")
+    parser.add_argument(
+        "--data", type=Path, default=HERE.parents[2] / "shared" / "data", help="folder with scrna/*.h5ad"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -140,15 +149,23 @@ def main() -> None:
     for name, adata in studies.items():
         resolved = ontology.resolve_many(list(adata.obs["cell_type"].unique())).set_index("text")
         adata.obs["truth"] = adata.obs["cell_type"].astype(str).map(resolved["term_id"]).to_numpy(dtype=object)
-        broad = {t: next((n for n, b in BROAD.items() if b in ontology.ancestors(t, include_self=True)), "other") for t in adata.obs["truth"].unique()}
+        broad = {
+            t: next((n for n, b in BROAD.items() if b in ontology.ancestors(t, include_self=True)), "other")
+            for t in adata.obs["truth"].unique()
+        }
         adata.obs["broad"] = adata.obs["truth"].map(broad).to_numpy(dtype=object)
-        print(f"{name}: {adata.n_obs:,} cells x {adata.n_vars:,} genes; " + ", ".join(f"{k} {v}" for k, v in adata.obs["broad"].value_counts().items()))
+        print(
+            f"{name}: {adata.n_obs:,} cells x {adata.n_vars:,} genes; "
+            + ", ".join(f"{k} {v}" for k, v in adata.obs["broad"].value_counts().items())
+        )
 
     jobs = [(a, b, studies[a], studies[b]) for a, b in PAIRS]
     donors = studies["kang"].obs["donor"].astype(str)
     held = donors.isin(["1488", "1244", "1039"]).to_numpy()
     jobs.append(("kang, 5 donors", "3 other donors", studies["kang"][~held], studies["kang"][held]))
-    sclm.tl.annotate(studies["pbmc3k"][:200].copy(), "logistic", reference=studies["pbmc3k"][:400].copy(), label_key="cell_type")  # compiles
+    sclm.tl.annotate(
+        studies["pbmc3k"][:200].copy(), "logistic", reference=studies["pbmc3k"][:400].copy(), label_key="cell_type"
+    )  # compiles
 
     rows = []
     for a, b, train, test in jobs:
@@ -159,7 +176,9 @@ def main() -> None:
             for seed in range(args.seeds if method not in ("majority", "celltypist") else 1):
                 source, query = train.copy(), test.copy()
                 start = time.perf_counter()
-                p, ids = celltypist(source, query, ontology) if method == "celltypist" else ours(method, source, query, seed)
+                p, ids = (
+                    celltypist(source, query, ontology) if method == "celltypist" else ours(method, source, query, seed)
+                )
                 seconds = time.perf_counter() - start
                 scores = judge(p, ids, truth, broad, ontology)
                 before = float("nan")
@@ -168,14 +187,33 @@ def main() -> None:
                     t = temperature(method, source, query, seed) if method != "majority" else 1.0
                     raw = softmax(np.log(np.maximum(p, 1e-12)), 1.0 / t)
                     before = judge(raw, ids, truth, broad, ontology)["ece"]
-                rows.append({"train": a, "test": b, "method": method, "seed": seed, **scores, "ece_before": before, "seconds": seconds})
+                rows.append(
+                    {
+                        "train": a,
+                        "test": b,
+                        "method": method,
+                        "seed": seed,
+                        **scores,
+                        "ece_before": before,
+                        "seconds": seconds,
+                    }
+                )
         table = pd.DataFrame([r for r in rows if r["train"] == a and r["test"] == b])
-        show(f"{a} -> {b} ({len(shared):,} shared genes, {len(train):,} training cells, {len(test):,} test cells)", table)
+        show(
+            f"{a} -> {b} ({len(shared):,} shared genes, {len(train):,} training cells, {len(test):,} test cells)", table
+        )
     table = pd.DataFrame(rows)
-    mean = table.groupby(["train", "test", "method"], sort=False).mean(numeric_only=True).groupby("method", sort=False).mean()
+    mean = (
+        table.groupby(["train", "test", "method"], sort=False)
+        .mean(numeric_only=True)
+        .groupby("method", sort=False)
+        .mean()
+    )
     print("\nmean over the five tests\n" + mean.drop(columns="seed").round(4).to_string())
     ratio = mean.loc["celltypist", "seconds"] / mean.loc["logistic", "seconds"]
-    print(f"\nlogistic against celltypist: accuracy {mean.loc['logistic', 'accuracy']:.4f} against {mean.loc['celltypist', 'accuracy']:.4f}, {ratio:.1f} times as fast")
+    print(
+        f"\nlogistic against celltypist: accuracy {mean.loc['logistic', 'accuracy']:.4f} against {mean.loc['celltypist', 'accuracy']:.4f}, {ratio:.1f} times as fast"
+    )
 
 
 def temperature(method: str, train, test, seed: int) -> float:
@@ -194,7 +232,10 @@ def show(title: str, table: pd.DataFrame) -> None:
     grouped = table.groupby("method", sort=False)
     out = grouped.mean(numeric_only=True).drop(columns="seed").round(4)
     out.insert(1, "sd", grouped["accuracy"].std().round(4))
-    print(f"\n{title}\n{out[['accuracy', 'sd', 'macro_f1', 'ontology_similarity', 'hierarchical_f1', 'ece_before', 'ece', 'seconds']].to_string()}", flush=True)
+    print(
+        f"\n{title}\n{out[['accuracy', 'sd', 'macro_f1', 'ontology_similarity', 'hierarchical_f1', 'ece_before', 'ece', 'seconds']].to_string()}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

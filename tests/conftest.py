@@ -32,7 +32,11 @@ def simulate() -> Callable[..., anndata.AnnData]:
     candidates = pd.read_csv(
         Path(__file__).parent.parent / "src" / "sclm" / "knowledge" / "data" / "genes_human.tsv.gz", sep="\t", nrows=400
     ).iloc[:, 1]
-    symbols = [s for s, known in zip(candidates, GeneIdentifiers.load("human").to_symbol(list(candidates)), strict=True) if s == known]
+    symbols = [
+        s
+        for s, known in zip(candidates, GeneIdentifiers.load("human").to_symbol(list(candidates)), strict=True)
+        if s == known
+    ]
 
     def make(
         n_cells: int = 240,
@@ -85,7 +89,7 @@ def pbmc() -> anndata.AnnData:
 
 
 @pytest.fixture(scope="session")
-def ontology():  # noqa: ANN201
+def ontology():
     """The bundled Cell Ontology."""
     from sclm.knowledge import Ontology
 

@@ -51,7 +51,11 @@ def test_what_is_written_survives(tmp_path: Path, suffix: str) -> None:
         adata,
         "key",
         entry,
-        obs={"label": pd.Categorical(["T/NK", "B", "B", "größe"]), "text": np.array(["a", "b", "c", "d"]), "x": [0.1, 0.2, 0.3, 0.4]},
+        obs={
+            "label": pd.Categorical(["T/NK", "B", "B", "größe"]),
+            "text": np.array(["a", "b", "c", "d"]),
+            "x": [0.1, 0.2, 0.3, 0.4],
+        },
         obsm={"m": np.ones((4, 2), dtype=np.float32), "s": sparse.csr_matrix(np.eye(4))},
     )
     path = tmp_path / f"file.{suffix}"
@@ -114,7 +118,13 @@ def test_what_was_there_is_put_back_when_assigning_fails(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(results, "_set", broken)
     with pytest.raises(MemoryError):
-        results.write(adata, "key", results.record("annotate"), obs={"label": ["a", "b", "c", "d"], "new": [1, 2, 3, 4]}, obsm={"m": np.ones((4, 1))})
+        results.write(
+            adata,
+            "key",
+            results.record("annotate"),
+            obs={"label": ["a", "b", "c", "d"], "new": [1, 2, 3, 4]},
+            obsm={"m": np.ones((4, 1))},
+        )
     assert adata.obs["label"].tolist() == ["1", "2", "3", "4"]
     assert list(adata.obs.columns) == ["old", "label"]
     assert not adata.uns

@@ -49,7 +49,9 @@ def annotate(adata: anndata.AnnData, *, key: str = "sclm_cell_type") -> pd.DataF
     columns = {key: "cell_type"}
     for suffix in ("ontology_term_id", "confidence", "novelty", "per_cell", "vote_fraction"):
         columns[f"{key}_{suffix}"] = suffix
-    return pd.DataFrame({new: adata.obs[old].array for old, new in columns.items() if old in adata.obs}, index=adata.obs_names)
+    return pd.DataFrame(
+        {new: adata.obs[old].array for old, new in columns.items() if old in adata.obs}, index=adata.obs_names
+    )
 
 
 def probabilities(adata: anndata.AnnData, *, key: str = "sclm_cell_type") -> pd.DataFrame:

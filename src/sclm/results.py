@@ -52,7 +52,13 @@ def record(
     """
     from sclm import __version__
 
-    entry: dict[str, Any] = {"tool": tool, "schema": SCHEMA, "sclm": __version__, "model": dict(model or {}), "params": dict(params or {})}
+    entry: dict[str, Any] = {
+        "tool": tool,
+        "schema": SCHEMA,
+        "sclm": __version__,
+        "model": dict(model or {}),
+        "params": dict(params or {}),
+    }
     if seed is not None:
         entry["seed"] = seed
     return {**entry, **facts}
@@ -131,7 +137,11 @@ def read(adata: anndata.AnnData, key: str, tool: str) -> dict[str, Any]:
     entry = adata.uns.get(key)
     if not isinstance(entry, Mapping) or entry.get("tool") != tool:
         there = sorted(k for k, v in adata.uns.items() if isinstance(v, Mapping) and v.get("tool") == tool)
-        hint = f" Results of {tool} are under {', '.join(map(repr, there))}: pass key=." if there else f" Run sclm.tl.{tool} first."
+        hint = (
+            f" Results of {tool} are under {', '.join(map(repr, there))}: pass key=."
+            if there
+            else f" Run sclm.tl.{tool} first."
+        )
         raise KeyError(f"adata.uns has no result {key!r} of sclm.tl.{tool}.{hint}")
     return dict(entry)
 
@@ -187,7 +197,11 @@ def _table(frame: pd.DataFrame, place: str) -> pd.DataFrame:
     for name in frame.columns:
         check_name(str(name))
         column = frame[name]
-        out[str(name)] = column.array if isinstance(column.dtype, pd.CategoricalDtype) else storable(column.to_numpy(), f"{place}.{name}")
+        out[str(name)] = (
+            column.array
+            if isinstance(column.dtype, pd.CategoricalDtype)
+            else storable(column.to_numpy(), f"{place}.{name}")
+        )
     return out
 
 
@@ -200,8 +214,8 @@ def _aligned(value: Any, length: int | None, place: str, adata: anndata.AnnData,
         raise ValueError(f"{place} must have {length} rows, found {shape[0]}.")
     if slot in ("obs", "var"):
         if isinstance(value, pd.Categorical):
-            text = np.asarray(value.categories, dtype=object)
-            return pd.Categorical.from_codes(value.codes, categories=text, ordered=value.ordered)
+            text = pd.Index(np.asarray(value.categories, dtype=object))
+            return pd.Categorical.from_codes(value.codes, categories=text, ordered=bool(value.ordered))
         array = np.asarray(value)
         return storable(array, place)
     return value

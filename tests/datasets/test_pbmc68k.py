@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sclm.knowledge import Ontology
-
 if TYPE_CHECKING:
     import anndata as ad
+
+    from sclm.knowledge import Ontology
 
 
 def test_shape_and_counts(pbmc: ad.AnnData) -> None:

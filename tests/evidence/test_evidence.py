@@ -68,7 +68,12 @@ def test_back_off_agrees_with_the_definition(ontology: Ontology) -> None:
 def test_back_off_by_hand(ontology: Ontology) -> None:
     p = np.array([[0.5, 0.45, 0.05, 0.0], [0.9, 0.05, 0.05, 0.0], [0.3, 0.3, 0.4, 0.0], [0.2, 0.2, 0.2, 0.4]])
     answer = back_off(p, LABELS, IDS, ontology, 0.85)
-    assert answer.label.tolist() == ["mature alpha-beta T cell", LABELS[0], ontology.name_of(ontology.lowest_common_ancestor("CL:0000624", "CL:0000236")), "unknown"]
+    assert answer.label.tolist() == [
+        "mature alpha-beta T cell",
+        LABELS[0],
+        ontology.name_of(ontology.lowest_common_ancestor("CL:0000624", "CL:0000236")),
+        "unknown",
+    ]
     np.testing.assert_allclose(answer.confidence, [0.95, 0.9, 1.0, 0.6])
     with pytest.raises(ValueError, match="found 0"):
         back_off(p, LABELS, IDS, ontology, 0.0)
@@ -92,7 +97,9 @@ def test_consensus_agrees_with_a_loop(ontology: Ontology) -> None:
 
 def test_consensus_of_a_group_without_voters(ontology: Ontology) -> None:
     p = np.full((3, 4), 0.25)
-    answer = consensus(p, np.array(["x", "x", "y"], dtype=object), np.array([False, False, True]), LABELS, IDS, ontology, None)
+    answer = consensus(
+        p, np.array(["x", "x", "y"], dtype=object), np.array([False, False, True]), LABELS, IDS, ontology, None
+    )
     assert answer["label"][0] == "unknown"
     assert answer["confidence"][0] == 0
     assert answer["label"][2] == LABELS[0]
@@ -106,6 +113,7 @@ def test_novelty_is_the_stated_statistic() -> None:
     space = ReferenceSpace.fit(train, held, n_components=40, seed=0)
     # With as many components as genes allow, distances in the subspace are distances along the leading right vectors.
     v = np.linalg.svd(x[:150].astype(np.float32), full_matrices=False)[2][: space.components.shape[1]].T
+
     def mean_distance(points: np.ndarray) -> np.ndarray:
         d = np.linalg.norm((points @ v)[:, None, :] - (x[:150] @ v)[None], axis=2)
         return np.sort(d, axis=1)[:, :10].mean(1)

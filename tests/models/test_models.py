@@ -68,7 +68,15 @@ def test_gene_order_does_not_matter(model: Family, query: ad.AnnData) -> None:
 
 
 def test_unknown_genes_change_nothing(model: Family, query: ad.AnnData) -> None:
-    wide = ad.concat([query, ad.AnnData(np.full((120, 3), 50, dtype=np.float32), obs=query.obs[[]], var=pd.DataFrame(index=["x1", "x2", "x3"]))], axis=1)
+    wide = ad.concat(
+        [
+            query,
+            ad.AnnData(
+                np.full((120, 3), 50, dtype=np.float32), obs=query.obs[[]], var=pd.DataFrame(index=["x1", "x2", "x3"])
+            ),
+        ],
+        axis=1,
+    )
     a = model.annotate(read_cells(query).read()).probabilities
     b = model.annotate(read_cells(wide).read()).probabilities
     np.testing.assert_allclose(a, b, atol=1e-6)
@@ -97,7 +105,9 @@ def test_mean_profiles_agree_with_dense_correlation(reference: ad.AnnData, query
     q = log_normalise(read_cells(query).read().counts).toarray() - x.mean(0)
     cosine = (q @ profiles.T) / np.linalg.norm(q, axis=1)[:, None] / np.linalg.norm(profiles, axis=1)
     p = np.exp(50 * cosine / model.config.temperature)
-    np.testing.assert_allclose(model.annotate(read_cells(query).read()).probabilities, p / p.sum(1, keepdims=True), atol=1e-4)
+    np.testing.assert_allclose(
+        model.annotate(read_cells(query).read()).probabilities, p / p.sum(1, keepdims=True), atol=1e-4
+    )
 
 
 def test_neighbours_agree_with_scikit_learn(reference: ad.AnnData, query: ad.AnnData) -> None:
@@ -112,7 +122,9 @@ def test_neighbours_agree_with_scikit_learn(reference: ad.AnnData, query: ad.Ann
     votes = 9 * peer.predict_proba(points) + 0.1
     logits = np.log(votes) / model.config.temperature
     p = np.exp(logits - logits.max(1, keepdims=True))
-    np.testing.assert_allclose(model.annotate(read_cells(query).read()).probabilities, p / p.sum(1, keepdims=True), atol=1e-5)
+    np.testing.assert_allclose(
+        model.annotate(read_cells(query).read()).probabilities, p / p.sum(1, keepdims=True), atol=1e-5
+    )
 
 
 def test_majority_is_the_training_frequency(reference: ad.AnnData, query: ad.AnnData) -> None:
@@ -164,7 +176,11 @@ def test_load_says_what_is_wrong(tmp_path: Path, reference: ad.AnnData) -> None:
         model.save(folder)
     model.save(folder, overwrite=True)
     config = json.loads((folder / "config.json").read_text())
-    for change, message in (({"format": 99}, "format 99"), ({"family": "nobody"}, "nobody"), ({"format": "x"}, "not an sclm checkpoint")):
+    for change, message in (
+        ({"format": 99}, "format 99"),
+        ({"family": "nobody"}, "nobody"),
+        ({"format": "x"}, "not an sclm checkpoint"),
+    ):
         (folder / "config.json").write_text(json.dumps({**config, **change}))
         with pytest.raises(ValueError, match=message):
             sclm.load(folder)
@@ -212,7 +228,9 @@ def test_hub_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reference: a
 
     good = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
     for digest, fails in ((good, False), ("0" * 64, True)):
-        entry = Published("published", "org/name", "abc", {"config.json": digest}, "annotate", "BSD-3-Clause", "A test.")
+        entry = Published(
+            "published", "org/name", "abc", {"config.json": digest}, "annotate", "BSD-3-Clause", "A test."
+        )
         monkeypatch.setitem(registry.PUBLISHED, "published", entry)
         if fails:
             with pytest.raises(ValueError, match="sha256"):

@@ -40,7 +40,9 @@ def test_annotate_on_tissue(annotated: ad.AnnData) -> None:
     axes = sclm.pl.annotate(annotated)
     assert axes[0].get_aspect() == 1
     assert axes[0].yaxis_inverted()
-    np.testing.assert_allclose(np.sort(axes[0].collections[0].get_offsets()[:, 0]), np.sort(annotated.obsm["spatial"][:, 0]))
+    np.testing.assert_allclose(
+        np.sort(axes[0].collections[0].get_offsets()[:, 0]), np.sort(annotated.obsm["spatial"][:, 0])
+    )
     umap = sclm.pl.annotate(annotated, basis="umap")
     assert not umap[0].yaxis_inverted()
 

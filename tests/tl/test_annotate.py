@@ -12,11 +12,12 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import sclm
-from sclm.knowledge import Ontology
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from sclm.knowledge import Ontology
 
 METHODS = ("logistic", "knn", "mean", "majority")
 KEY = "sclm_cell_type"
@@ -47,7 +48,7 @@ def test_writes_the_contract(query: ad.AnnData, reference: ad.AnnData, method: s
     assert (query.obs[KEY].astype(str).to_numpy() == names).all()
     assert (query.obs[f"{KEY}_ontology_term_id"].astype(str).to_numpy() == ids).all()
     np.testing.assert_allclose(query.obs[f"{KEY}_confidence"], p.max(axis=1), atol=1e-6)
-    assert (query.X != counts).nnz == 0
+    assert (counts != query.X).nnz == 0
 
 
 @pytest.mark.parametrize("method", ["logistic", "knn", "mean"])
@@ -80,12 +81,19 @@ def test_free_labels_become_terms_and_unresolved_ones_stay(
     query: ad.AnnData, reference: ad.AnnData, caplog: pytest.LogCaptureFixture
 ) -> None:
     free = reference.copy()
-    names = {"B cell": "CD19+ B", "T cell": "T lymphocytes", "natural killer cell": "NK", "monocyte": "qqq population 7"}
+    names = {
+        "B cell": "CD19+ B",
+        "T cell": "T lymphocytes",
+        "natural killer cell": "NK",
+        "monocyte": "qqq population 7",
+    }
     free.obs["label"] = free.obs["cell_type"].astype(str).map(names)
     with caplog.at_level(logging.WARNING, logger="sclm"):
         sclm.tl.annotate(query, reference=free, label_key="label")
     assert "qqq population 7" in caplog.text
-    answer = query.obs[[KEY, f"{KEY}_ontology_term_id"]].astype(str).drop_duplicates().set_index(KEY).iloc[:, 0].to_dict()
+    answer = (
+        query.obs[[KEY, f"{KEY}_ontology_term_id"]].astype(str).drop_duplicates().set_index(KEY).iloc[:, 0].to_dict()
+    )
     assert answer == {
         "B cell": "CL:0000236",
         "T cell": "CL:0000084",
@@ -141,7 +149,7 @@ def test_groupby_gives_one_answer_a_group(query: ad.AnnData, reference: ad.AnnDa
     # Some cells do not belong to their group.
     noisy.X = noisy.X[np.r_[np.random.default_rng(0).permutation(20), 20:120]]
     sclm.tl.annotate(noisy, reference=reference, label_key="cell_type", groupby="cluster")
-    assert (noisy.obs.groupby("cluster", observed=True)[KEY].nunique() == 1).all()
+    assert len(noisy.obs[["cluster", KEY]].drop_duplicates()) == 4
     assert (noisy.obs[KEY].astype(str) == truth).all()
     own = noisy.obs[f"{KEY}_per_cell"].astype(str)
     fraction = (own == truth).groupby(noisy.obs["cluster"], observed=True).mean()
@@ -259,7 +267,9 @@ def test_results_survive_writing(query: ad.AnnData, reference: ad.AnnData, tmp_p
     path = tmp_path / f"out.{suffix}"
     getattr(query, f"write_{suffix}")(path)
     back = getattr(ad, f"read_{suffix}")(path)
-    pd.testing.assert_frame_equal(sclm.get.annotate(back), sclm.get.annotate(query), check_categorical=False, check_index_type=False)
+    pd.testing.assert_frame_equal(
+        sclm.get.annotate(back), sclm.get.annotate(query), check_categorical=False, check_index_type=False
+    )
     np.testing.assert_array_equal(back.obsm[f"{KEY}_probabilities"], query.obsm[f"{KEY}_probabilities"])
     a, b = back.uns[KEY], query.uns[KEY]
     assert list(a["categories"]) == list(b["categories"])
@@ -281,5 +291,7 @@ def test_get_probabilities(query: ad.AnnData, reference: ad.AnnData) -> None:
 def test_real_blood_cells(pbmc: ad.AnnData) -> None:
     held = np.random.default_rng(0).random(700) < 0.3
     test = sclm.tl.annotate(pbmc[held], reference=pbmc[~held], label_key="author_cell_type", copy=True)
-    accuracy = (test.obs[f"{KEY}_ontology_term_id"].astype(str) == test.obs["cell_type_ontology_term_id"].astype(str)).mean()
+    accuracy = (
+        test.obs[f"{KEY}_ontology_term_id"].astype(str) == test.obs["cell_type_ontology_term_id"].astype(str)
+    ).mean()
     assert accuracy > 0.75

@@ -134,7 +134,9 @@ def test_labels_that_teach_nothing(query: ad.AnnData, reference: ad.AnnData) -> 
         sclm.tl.annotate(query, reference=one, label_key="label")
 
 
-def test_a_label_seen_once_and_missing_labels(query: ad.AnnData, reference: ad.AnnData, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_label_seen_once_and_missing_labels(
+    query: ad.AnnData, reference: ad.AnnData, caplog: pytest.LogCaptureFixture
+) -> None:
     odd = reference.copy()
     label = odd.obs["cell_type"].astype(str).to_numpy(dtype=object)
     label[0], label[1], label[2] = "platelet", np.nan, "unknown"

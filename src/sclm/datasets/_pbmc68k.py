@@ -74,7 +74,9 @@ def pbmc68k() -> anndata.AnnData:
     from sclm.knowledge import Ontology
 
     spec = importlib.util.find_spec("scanpy")
-    path = Path(next(iter(spec.submodule_search_locations))) / _FILE if spec and spec.submodule_search_locations else None
+    path = (
+        Path(next(iter(spec.submodule_search_locations))) / _FILE if spec and spec.submodule_search_locations else None
+    )
     if path is None or not path.is_file():
         raise FileNotFoundError(f"The installed scanpy does not carry {_FILE}. Install scanpy 1.11 or later.")
     table, values, genes, umap = _read(path)
@@ -84,7 +86,9 @@ def pbmc68k() -> anndata.AnnData:
     counts = np.rint(exact)
     worst = float((np.abs(exact - counts) / np.maximum(counts, 1)).max())
     if worst > _TOLERANCE:
-        raise ValueError(f"Restored counts must be whole within {_TOLERANCE}, found a distance of {worst:.2g}: the file has changed.")
+        raise ValueError(
+            f"Restored counts must be whole within {_TOLERANCE}, found a distance of {worst:.2g}: the file has changed."
+        )
     values.data = counts.astype(np.float32)
     values.eliminate_zeros()
 

@@ -58,10 +58,13 @@ def back_off(
         If the threshold lies outside (0, 1].
     """
     if not 0 < min_confidence <= 1:
-        raise ValueError(f"min_confidence must lie in (0, 1], found {min_confidence}. Use e.g. 0.8, or None for no back-off.")
-    term_ids = np.asarray(term_ids, dtype=object)
+        raise ValueError(
+            f"min_confidence must lie in (0, 1], found {min_confidence}. Use e.g. 0.8, or None for no back-off."
+        )
     known = np.array([t in ontology for t in term_ids], dtype=bool)
-    below = ontology.ancestor_matrix([str(t) for t in term_ids[known]]).tocsc()  # (n_known, n_terms), includes the term itself
+    below = ontology.ancestor_matrix(
+        [t for t, k in zip(term_ids, known, strict=True) if k]
+    ).tocsc()  # (n_known, n_terms), includes the term itself
     candidates = np.flatnonzero(np.diff(below.indptr) > 0)
     roots = {ontology.index(r) for r in ontology.roots}
     candidates = np.array([c for c in candidates if c not in roots], dtype=np.int64)
@@ -72,7 +75,9 @@ def back_off(
     # as the reference gets.
     summed = np.hstack([summed, probabilities[:, ~known]])
     content = np.concatenate([content, np.full((~known).sum(), content.max(initial=0.0) + 1.0)])
-    names = np.array([ontology.names[c] for c in candidates] + list(np.asarray(labels, dtype=object)[~known]), dtype=object)
+    names = np.array(
+        [ontology.names[c] for c in candidates] + list(np.asarray(labels, dtype=object)[~known]), dtype=object
+    )
     ids = np.array([ontology.ids[c] for c in candidates] + [UNKNOWN] * int((~known).sum()), dtype=object)
 
     # 1e-6: sums of float probabilities that should be 1 must pass a threshold of 1. The small last term breaks ties.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy import sparse
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 _N_NEIGHBOURS = 10  # distances are averaged over these: one odd landmark must not make a cell familiar
 _N_LANDMARKS = 4000  # reference cells kept; enough for the density of common types, small in a checkpoint (0.8 MB)
@@ -28,7 +30,9 @@ class ReferenceSpace(NamedTuple):
     scale: float  # 95th percentile of held-out distances
 
     @classmethod
-    def fit(cls, lognormal: sparse.csr_matrix, held_out: sparse.csr_matrix, *, n_components: int, seed: int) -> ReferenceSpace:
+    def fit(
+        cls, lognormal: sparse.csr_matrix, held_out: sparse.csr_matrix, *, n_components: int, seed: int
+    ) -> ReferenceSpace:
         """Fit the space on reference cells and its scale on others.
 
         Parameters
@@ -60,7 +64,11 @@ class ReferenceSpace(NamedTuple):
             svd = TruncatedSVD(n_components, random_state=np.random.RandomState(seed)).fit(chosen)
             components = np.ascontiguousarray(svd.components_.T, dtype=np.float32)
         space = cls(genes.astype(np.int64), components, np.asarray(chosen @ components, dtype=np.float32), 1.0)
-        distance = space._distance(space.project(held_out)) if held_out.shape[0] >= 20 else space._distance(space.landmarks, own=True)
+        distance = (
+            space._distance(space.project(held_out))
+            if held_out.shape[0] >= 20
+            else space._distance(space.landmarks, own=True)
+        )
         scale = float(np.quantile(distance, 0.95)) if len(distance) else 1.0
         return space._replace(scale=scale if scale > 0 else 1.0)
 

@@ -56,7 +56,9 @@ def consensus(
     """
     _, codes = np.unique(groups.astype(str), return_inverse=True)
     n_groups, n_types = codes.max() + 1, probabilities.shape[1]
-    member = sparse.csr_matrix((filled.astype(np.float64), (codes, np.arange(len(codes)))), shape=(n_groups, len(codes)))
+    member = sparse.csr_matrix(
+        (filled.astype(np.float64), (codes, np.arange(len(codes)))), shape=(n_groups, len(codes))
+    )
     size = np.maximum(np.asarray(member.sum(axis=1)).ravel(), 1.0)
     mean = (member @ probabilities) / size[:, None]  # (n_groups, n_types)
     best = probabilities.argmax(axis=1)
@@ -64,14 +66,19 @@ def consensus(
     np.add.at(votes, (codes[filled], best[filled]), 1.0)
 
     if min_confidence is None:
-        winner = (votes + 0.5 * mean).argmax(axis=1)  # votes are whole numbers, mean probabilities at most 1: they break ties
+        winner = (votes + 0.5 * mean).argmax(
+            axis=1
+        )  # votes are whole numbers, mean probabilities at most 1: they break ties
         label, term = np.array(labels, dtype=object)[winner], np.array(term_ids, dtype=object)[winner]
         confidence = mean[np.arange(n_groups), winner]
     else:
         label, term, confidence = back_off(mean, labels, term_ids, ontology, min_confidence)
     agree = np.zeros(n_groups)
     for g in range(n_groups):
-        below = [lab == label[g] or (t in ontology and term[g] in ontology.ancestors(t)) for lab, t in zip(labels, term_ids, strict=True)]
+        below = [
+            lab == label[g] or (t in ontology and term[g] in ontology.ancestors(t))
+            for lab, t in zip(labels, term_ids, strict=True)
+        ]
         agree[g] = votes[g][np.array(below)].sum()
     nobody = np.asarray(member.sum(axis=1)).ravel() == 0
     label, term = np.where(nobody, UNKNOWN, label), np.where(nobody, UNKNOWN, term)

@@ -135,7 +135,9 @@ def load(model: str | Path | Family) -> Family:
         )
     config = read_config(folder)
     if config["family"] not in FAMILIES:
-        raise ValueError(f"{folder} holds a model of family {config['family']!r}, which this version of sclm does not know.")
+        raise ValueError(
+            f"{folder} holds a model of family {config['family']!r}, which this version of sclm does not know."
+        )
     return family_class(config["family"]).load(folder)
 
 

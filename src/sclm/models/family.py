@@ -54,7 +54,9 @@ class Family:
         return {}
 
     @classmethod
-    def from_arrays(cls, config: Any, vocabulary: GeneVocabulary, arrays: dict[str, np.ndarray], card: dict[str, Any]) -> Self:
+    def from_arrays(
+        cls, config: Any, vocabulary: GeneVocabulary, arrays: dict[str, np.ndarray], card: dict[str, Any]
+    ) -> Self:
         """The inverse of :meth:`arrays`."""
         raise TypeError(f"{cls.family!r} cannot be built from arrays.")
 
@@ -139,11 +141,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     """``config.json`` of a checkpoint folder, checked for its format."""
     path = folder / CONFIG
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is no checkpoint: it has no {CONFIG}. Pass a folder written by model.save().")
+        raise FileNotFoundError(
+            f"{folder} is no checkpoint: it has no {CONFIG}. Pass a folder written by model.save()."
+        )
     config = json.loads(path.read_text(encoding="utf-8"))
     found = config.get("format")
     if not isinstance(found, int) or "family" not in config:
-        raise ValueError(f"{path} is not an sclm checkpoint: expected the keys 'format' and 'family', found {sorted(config)[:6]}.")
+        raise ValueError(
+            f"{path} is not an sclm checkpoint: expected the keys 'format' and 'family', found {sorted(config)[:6]}."
+        )
     if found > FORMAT:
         raise ValueError(f"{path} has format {found}, this version of sclm reads up to {FORMAT}. Update sclm.")
     return config

@@ -50,7 +50,9 @@ def download(name: str) -> Path:
             raise ValueError(f"Expected 'hf:organisation/name' or 'hf:organisation/name@revision', found {name!r}.")
     try:
         folder = Path(
-            snapshot_download(repository, revision=revision or None, allow_patterns=list(entry.sha256) if entry else None)
+            snapshot_download(
+                repository, revision=revision or None, allow_patterns=list(entry.sha256) if entry else None
+            )
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
@@ -62,5 +64,7 @@ def download(name: str) -> Path:
             with (folder / file).open("rb") as handle:
                 found = hashlib.file_digest(handle, "sha256").hexdigest()
             if found != expected:
-                raise ValueError(f"{folder / file} has sha256 {found}, expected {expected}. Delete the file and download it again.")
+                raise ValueError(
+                    f"{folder / file} has sha256 {found}, expected {expected}. Delete the file and download it again."
+                )
     return folder

@@ -18,7 +18,9 @@ _UNKNOWN_COLOUR = "#c8c8c8"
 _MAX_NAME = 34  # characters of a name on a tick; longer ones break into lines
 
 
-def annotate(adata: anndata.AnnData, *, key: str = "sclm_cell_type", basis: str | None = None, size: float | None = None) -> np.ndarray:
+def annotate(
+    adata: anndata.AnnData, *, key: str = "sclm_cell_type", basis: str | None = None, size: float | None = None
+) -> np.ndarray:
     """Cells on an embedding or on the tissue, coloured by cell type and by confidence.
 
     Parameters
@@ -52,20 +54,36 @@ def annotate(adata: anndata.AnnData, *, key: str = "sclm_cell_type", basis: str 
     n_columns = 1 + (len(labels.categories) - 1) // 22
     figure, axes = plt.subplots(1, 2, figsize=(10.5 + 3.0 * n_columns, 4.6), layout="constrained")
     order = np.argsort(labels.codes == _code(labels, "unknown"), kind="stable")[::-1]  # unknown cells lie underneath
-    axes[0].scatter(*points[order].T, s=size, c=np.array([*colours, _UNKNOWN_COLOUR])[labels.codes[order]], linewidths=0, rasterized=True)
+    axes[0].scatter(
+        *points[order].T,
+        s=size,
+        c=np.array([*colours, _UNKNOWN_COLOUR])[labels.codes[order]],
+        linewidths=0,
+        rasterized=True,
+    )
     for category, colour in zip(labels.categories, colours, strict=True):
         n = int((labels == category).sum())
         axes[0].scatter([], [], s=40, c=[colour], label=f"{_wrap(category)} ({n:,})")
-    axes[0].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, ncols=n_columns, handletextpad=0.2)
+    axes[0].legend(
+        loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, ncols=n_columns, handletextpad=0.2
+    )
     axes[0].set_title("cell type")
 
     confidence = adata.obs[f"{key}_confidence"].to_numpy(dtype=float)
     drawn = np.argsort(-confidence, kind="stable")  # doubtful cells on top: they are what the panel is for
-    dots = axes[1].scatter(*points[drawn].T, s=size, c=confidence[drawn], cmap="viridis", vmin=0, vmax=1, linewidths=0, rasterized=True)
+    dots = axes[1].scatter(
+        *points[drawn].T, s=size, c=confidence[drawn], cmap="viridis", vmin=0, vmax=1, linewidths=0, rasterized=True
+    )
     figure.colorbar(dots, ax=axes[1], label="calibrated confidence", shrink=0.7)
     axes[1].set_title("confidence")
     for ax in axes:
-        ax.set(xticks=[], yticks=[], xlabel=f"{name} 1", ylabel=f"{name} 2", aspect="equal" if name == "spatial" else "auto")
+        ax.set(
+            xticks=[],
+            yticks=[],
+            xlabel=f"{name} 1",
+            ylabel=f"{name} 2",
+            aspect="equal" if name == "spatial" else "auto",
+        )
         ax.spines[["top", "right"]].set_visible(False)
         if name == "spatial":
             ax.invert_yaxis()  # image coordinates grow downwards
@@ -112,9 +130,14 @@ def annotate_agreement(
     )
     counts = pd.crosstab(table["truth"], table["predicted"])
     share = counts.div(counts.sum(axis=1), axis=0)
-    confidence = table.pivot_table(index="truth", columns="predicted", values="confidence", aggfunc="mean").reindex_like(share)
+    confidence = table.pivot_table(
+        index="truth", columns="predicted", values="confidence", aggfunc="mean"
+    ).reindex_like(share)
     # Columns follow the rows that they belong to, so that agreement lies on the diagonal; "unknown" comes last.
-    place = {c: (c == "unknown", c not in share.index, list(share.index).index(c) if c in share.index else share[c].argmax()) for c in share}
+    place = {
+        c: (c == "unknown", c not in share.index, list(share.index).index(c) if c in share.index else share[c].argmax())
+        for c in share
+    }
     columns = sorted(share.columns, key=lambda c: place[c])
     share, confidence = share[columns], confidence[columns]
 
@@ -123,8 +146,20 @@ def annotate_agreement(
         ax = plt.subplots(figsize=(width, height), layout="constrained")[1]
     rows, cols = np.nonzero(share.to_numpy() >= 0.005)
     values = share.to_numpy()[rows, cols]
-    dots = ax.scatter(cols, rows, s=180 * values, c=confidence.to_numpy()[rows, cols], cmap="viridis", vmin=0, vmax=1, edgecolors="#555555", linewidths=0.4)
-    ax.set_xticks(range(len(columns)), [_wrap(c) for c in columns], rotation=50, ha="right", rotation_mode="anchor", fontsize=8)
+    dots = ax.scatter(
+        cols,
+        rows,
+        s=180 * values,
+        c=confidence.to_numpy()[rows, cols],
+        cmap="viridis",
+        vmin=0,
+        vmax=1,
+        edgecolors="#555555",
+        linewidths=0.4,
+    )
+    ax.set_xticks(
+        range(len(columns)), [_wrap(c) for c in columns], rotation=50, ha="right", rotation_mode="anchor", fontsize=8
+    )
     names = [f"{_wrap(r)} ({n:,})" for r, n in zip(share.index, counts.sum(axis=1), strict=True)]
     ax.set_yticks(range(len(share)), names, fontsize=8)
     ax.set(xlabel="predicted", ylabel=reference_key, xlim=(-0.7, len(columns) - 0.3), ylim=(len(share) - 0.4, -0.6))
@@ -133,11 +168,21 @@ def annotate_agreement(
     ax.figure.colorbar(dots, ax=ax, label="mean confidence", shrink=0.6)
     for level in (0.1, 0.5, 1.0):
         ax.scatter([], [], s=180 * level, c="#999999", label=f"{level:.0%}")
-    ax.legend(title="share of row", loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, frameon=False, fontsize=8, title_fontsize=8)
+    ax.legend(
+        title="share of row",
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        ncols=3,
+        frameon=False,
+        fontsize=8,
+        title_fontsize=8,
+    )
     return ax
 
 
-def annotate_reliability(adata: anndata.AnnData, truth_key: str, *, key: str = "sclm_cell_type", n_bins: int = 10, ax: Axes | None = None) -> Axes:
+def annotate_reliability(
+    adata: anndata.AnnData, truth_key: str, *, key: str = "sclm_cell_type", n_bins: int = 10, ax: Axes | None = None
+) -> Axes:
     """Reliability diagram: how often the annotation is right at each confidence.
 
     Parameters
@@ -184,7 +229,14 @@ def annotate_reliability(adata: anndata.AnnData, truth_key: str, *, key: str = "
         ax = plt.subplots(figsize=(4.4, 4.2), layout="constrained")[1]
     ax.plot([0, 1], [0, 1], color="#999999", linestyle="--", linewidth=1, label="perfect calibration")
     ax.plot(table["confidence"], table["accuracy"], color="#2a6f97", linewidth=1.2)
-    ax.scatter(table["confidence"], table["accuracy"], s=np.clip(300 * table["n"] / table["n"].sum(), 12, 300), color="#2a6f97", label="bins (area: number of cells)", zorder=3)
+    ax.scatter(
+        table["confidence"],
+        table["accuracy"],
+        s=np.clip(300 * table["n"] / table["n"].sum(), 12, 300),
+        color="#2a6f97",
+        label="bins (area: number of cells)",
+        zorder=3,
+    )
     error = expected_calibration_error(correct, confidence, n_bins=n_bins)
     ax.set(xlim=(0, 1.03), ylim=(0, 1.03), xlabel="confidence", ylabel="share correct", aspect="equal")
     ax.set_title(f"accuracy {correct.mean():.3f}, calibration error {error:.3f}", fontsize=10)
@@ -199,9 +251,13 @@ def _coordinates(adata: anndata.AnnData, basis: str | None) -> tuple[str, np.nda
     for name in wanted:
         if name in adata.obsm:
             short = name.removeprefix("X_")
-            return {"umap": "UMAP", "tsne": "t-SNE", "pca": "PC"}.get(short, short), np.asarray(adata.obsm[name])[:, :2].astype(float)
+            return {"umap": "UMAP", "tsne": "t-SNE", "pca": "PC"}.get(short, short), np.asarray(adata.obsm[name])[
+                :, :2
+            ].astype(float)
     there = ", ".join(map(repr, adata.obsm)) or "none"
-    raise KeyError(f"adata.obsm has none of {', '.join(map(repr, wanted))}; it has: {there}. Run sc.pp.neighbors and sc.tl.umap first, or pass basis=.")
+    raise KeyError(
+        f"adata.obsm has none of {', '.join(map(repr, wanted))}; it has: {there}. Run sc.pp.neighbors and sc.tl.umap first, or pass basis=."
+    )
 
 
 def _require_column(adata: anndata.AnnData, name: str) -> None:
@@ -221,8 +277,9 @@ def _colours(adata: anndata.AnnData, key: str, labels: pd.Categorical) -> list[A
     stored = adata.uns.get(f"{key}_colors")
     if stored is not None and len(stored) == len(labels.categories):
         return list(stored)
-    bright = [mpl.colors.to_hex(c) for c in mpl.colormaps["tab10"].colors if mpl.colors.to_hex(c) != "#7f7f7f"]
-    dark = [mpl.colors.to_hex(c) for name in ("tab20b", "tab20c") for c in mpl.colormaps[name].colors[:16]]
+    # tab10 without its grey, which is kept for unknown cells; then two quieter sets for the eleventh type and on.
+    bright = [mpl.colors.to_hex(mpl.colormaps["tab10"](i)) for i in range(10) if i != 7]
+    dark = [mpl.colors.to_hex(mpl.colormaps[name](i)) for name in ("tab20b", "tab20c") for i in range(16)]
     palette = bright + dark
     named = [c for c in labels.categories if c != "unknown"]
     colour_of = {c: palette[i % len(palette)] for i, c in enumerate(named)} | {"unknown": _UNKNOWN_COLOUR}

@@ -55,14 +55,23 @@ def _demo(out: Path, seed: int, say: Callable[[str], None]) -> pd.DataFrame:
     out.mkdir(parents=True, exist_ok=True)
     adata = datasets.pbmc68k()
     ontology = Ontology.load("cl")
-    say(f"{adata.n_obs} blood cells x {adata.n_vars} genes, {adata.obs[_TRUTH].nunique()} cell types (Zheng et al. 2017, reduced set)")
+    say(
+        f"{adata.n_obs} blood cells x {adata.n_vars} genes, {adata.obs[_TRUTH].nunique()} cell types (Zheng et al. 2017, reduced set)"
+    )
     table, shown = compare(adata, seed=seed, say=say)
     say("\n" + table.round(3).to_string() + "\n")
 
     backed = shown.copy()
     train = adata[~adata.obs_names.isin(shown.obs_names)].copy()
-    tl.annotate(backed, SHOWN, reference=train, label_key=_FREE, min_confidence=0.8, key_added="sclm_backed_off", seed=seed)
-    chapters = [_chapter_data(adata, train), _chapter_methods(table), _chapter_cells(shown), _chapter_back_off(backed, ontology)]
+    tl.annotate(
+        backed, SHOWN, reference=train, label_key=_FREE, min_confidence=0.8, key_added="sclm_backed_off", seed=seed
+    )
+    chapters = [
+        _chapter_data(adata, train),
+        _chapter_methods(table),
+        _chapter_cells(shown),
+        _chapter_back_off(backed, ontology),
+    ]
     files = {"annotated": out / "pbmc68k_annotated.h5ad", "table": out / "methods.csv", "report": out / "report.html"}
     backed.write_h5ad(files["annotated"])
     table.to_csv(files["table"])
@@ -190,13 +199,19 @@ def _chapter_cells(shown: anndata.AnnData) -> html.Chapter:
 
     blocks = [html.text(f"The held-out cells of the first split, named by `{SHOWN}`.")]
     axes = pl.annotate(shown)
-    blocks.append(html.figure(axes[0].figure, "UMAP of the held-out cells, by predicted cell type and by calibrated confidence."))
+    blocks.append(
+        html.figure(axes[0].figure, "UMAP of the held-out cells, by predicted cell type and by calibrated confidence.")
+    )
     ax = pl.annotate_agreement(shown, _TRUTH)
-    blocks.append(html.figure(ax.figure, "Author label against prediction. Area: share of the row; colour: mean confidence."))
+    blocks.append(
+        html.figure(ax.figure, "Author label against prediction. Area: share of the row; colour: mean confidence.")
+    )
     ax = pl.annotate_reliability(shown, _TRUTH_ID)
     blocks.append(html.figure(ax.figure, "Reliability: share of correct cells at each confidence."))
     plt.close("all")
-    blocks.append(html.code('sclm.tl.annotate(adata, reference=reference, label_key="cell_type")\nsclm.pl.annotate(adata)'))
+    blocks.append(
+        html.code('sclm.tl.annotate(adata, reference=reference, label_key="cell_type")\nsclm.pl.annotate(adata)')
+    )
     return html.Chapter("The named cells", blocks)
 
 
@@ -208,7 +223,9 @@ def _chapter_back_off(backed: anndata.AnnData, ontology: Ontology) -> html.Chapt
     truth = backed.obs[_TRUTH_ID].astype(str).to_numpy(dtype=object)
     answer = backed.obs[f"{key}_ontology_term_id"].astype(str).to_numpy(dtype=object)
     fine = backed.obs["sclm_cell_type_ontology_term_id"].astype(str).to_numpy(dtype=object)
-    true = np.array([a == t or (a in ontology and a in ontology.ancestors(t)) for a, t in zip(answer, truth, strict=True)])
+    true = np.array(
+        [a == t or (a in ontology and a in ontology.ancestors(t)) for a, t in zip(answer, truth, strict=True)]
+    )
     counts = pd.Series(backed.obs[key].astype(str)).value_counts()
     kinds = pd.DataFrame({"cells": counts.to_numpy()}, index=pd.Index(counts.index, name="answer"))
     kinds["true"] = [float(true[(backed.obs[key].astype(str) == name).to_numpy()].mean()) for name in counts.index]
@@ -216,7 +233,12 @@ def _chapter_back_off(backed: anndata.AnnData, ontology: Ontology) -> html.Chapt
     curve = coverage_accuracy(truth == fine, backed.obs["sclm_cell_type_confidence"].to_numpy(dtype=float))
     figure, ax = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
     ax.plot(curve["coverage"], curve["accuracy"], color="#2a6f97")
-    ax.set(xlabel="share of cells named (most confident first)", ylabel="accuracy", xlim=(0, 1.02), ylim=(min(0.5, curve["accuracy"].min()), 1.01))
+    ax.set(
+        xlabel="share of cells named (most confident first)",
+        ylabel="accuracy",
+        xlim=(0, 1.02),
+        ylim=(min(0.5, curve["accuracy"].min()), 1.01),
+    )
     ax.spines[["top", "right"]].set_visible(False)
     picture = html.figure(figure, "Accuracy of the most confident cells, without back-off.")
     plt.close(figure)

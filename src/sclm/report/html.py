@@ -51,7 +51,9 @@ def table(frame: pd.DataFrame, *, decimals: dict[str, int] | None = None, best: 
     top = {c: _cell(getattr(frame[c], how)(), decimals.get(c)) for c, how in best.items() if c in frame}
     rows = []
     for i, name in enumerate(frame.index):
-        cells = "".join(f'<td class="best">{v[i]}</td>' if top.get(str(c)) == v[i] else f"<td>{v[i]}</td>" for c, v in shown.items())
+        cells = "".join(
+            f'<td class="best">{v[i]}</td>' if top.get(str(c)) == v[i] else f"<td>{v[i]}</td>" for c, v in shown.items()
+        )
         rows.append(f"<tr><td>{html.escape(str(name))}</td>{cells}</tr>")
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import anndata
 
     from sclm.cells import CellSource
+    from sclm.models.family import Family
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ _NOVEL = 0.75  # three times the 95th percentile of the reference's own distance
 
 def annotate(
     adata: anndata.AnnData,
-    model: str | Path | Annotator = "logistic",
+    model: str | Path | Family | Annotator = "logistic",
     *,
     reference: anndata.AnnData | None = None,
     label_key: str | None = None,
@@ -126,12 +127,16 @@ def annotate(
     --------
     >>> import sclm
     >>> adata = sclm.datasets.pbmc68k()
-    >>> sclm.tl.annotate(adata[:100], reference=adata[100:], label_key="cell_type", copy=True).obs["sclm_cell_type"].dtype.name
+    >>> sclm.tl.annotate(adata[:100], reference=adata[100:], label_key="cell_type", copy=True).obs[
+    ...     "sclm_cell_type"
+    ... ].dtype.name
     'category'
     """
     results.check_name(key_added)
     if min_confidence is not None and not 0 < min_confidence <= 1:
-        raise ValueError(f"min_confidence must lie in (0, 1], found {min_confidence}. Use e.g. 0.8, or None for no back-off.")
+        raise ValueError(
+            f"min_confidence must lie in (0, 1], found {min_confidence}. Use e.g. 0.8, or None for no back-off."
+        )
     if groupby is not None and majority_voting:
         raise ValueError("Pass either groupby= or majority_voting=True, found both.")
     source = read_cells(
@@ -211,7 +216,9 @@ def _annotator(
     """The trained model: loaded, or trained now on the genes that the reference and the data share."""
     if reference is None:
         if label_key is not None or batch_key is not None:
-            raise ValueError("label_key and batch_key describe a reference, found no reference. Pass reference= as well.")
+            raise ValueError(
+                "label_key and batch_key describe a reference, found no reference. Pass reference= as well."
+            )
         annotator = models.load(model)
         if not isinstance(annotator, Annotator):
             raise ValueError(f"{getattr(annotator, 'family', type(annotator).__name__)!r} does not annotate cells.")
@@ -247,13 +254,13 @@ def _decide(
         raise ValueError("Back-off and consensus need a model with a label set; this one has none.")
     labels, ids = categories["label"].tolist(), categories["ontology_term_id"].tolist()
     filled = own != UNKNOWN
-    if groups is None:
+    if groups is None and min_confidence is not None:
         backed = back_off(probabilities.astype(np.float64), labels, ids, Ontology.load("cl"), min_confidence)
         for name, value in zip(("label", "ontology_term_id", "confidence"), backed, strict=True):
             answer[name] = np.where(filled, value, answer[name])
         answer["confidence"] = answer["confidence"].astype(np.float64)
         return answer
-    voted = consensus(probabilities, groups, filled, labels, ids, Ontology.load("cl"), min_confidence)
+    voted = consensus(probabilities, np.asarray(groups), filled, labels, ids, Ontology.load("cl"), min_confidence)
     return {**voted, "per_cell": own}
 
 

@@ -81,15 +81,23 @@ class BaselineAnnotator(Family, abc.ABC):
         """
         from sclm.knowledge import Ontology
 
-        fields = {f.name for f in dataclasses.fields(cls.Config)} - {f.name for f in dataclasses.fields(AnnotatorConfig)}
+        fields = {f.name for f in dataclasses.fields(cls.Config)} - {
+            f.name for f in dataclasses.fields(AnnotatorConfig)
+        }
         if extra := sorted(set(options) - fields):
-            raise TypeError(f"{cls.family!r} has no option {', '.join(map(repr, extra))}; it has: {', '.join(sorted(fields)) or 'none'}.")
+            raise TypeError(
+                f"{cls.family!r} has no option {', '.join(map(repr, extra))}; it has: {', '.join(sorted(fields)) or 'none'}."
+            )
         if label_key is None:
             raise TypeError(f"{cls.family!r} needs label_key=, the column of .obs with the cell types.")
         ontology = Ontology.load("cl")
         labels = read_labels(source.obs[label_key], ontology, label_key)
         config = cls.Config(
-            labels=labels.labels, term_ids=labels.term_ids, ontology=ontology.name, ontology_version=ontology.version, **options
+            labels=labels.labels,
+            term_ids=labels.term_ids,
+            ontology=ontology.name,
+            ontology_version=ontology.version,
+            **options,
         )
         cls._check(config)
         reference = Reference(source, labels.rows, genes)
@@ -105,7 +113,7 @@ class BaselineAnnotator(Family, abc.ABC):
         space = ReferenceSpace.fit(
             reference.take(space_rows), reference.take(held), n_components=_NOVELTY_COMPONENTS, seed=seed
         )
-        card = {
+        card: dict[str, Any] = {
             "data": f"{len(labels.rows):,} labelled cells, {len(reference.vocabulary.tokens):,} genes, {len(labels.labels)} types",
             "split": f"{int(held.sum()):,} cells held out for calibration, " + (f"by {batch_key}" if batches is not None else "drawn within each type"),
             "limits": "Names only the types of its reference; confidences are calibrated for data like the reference.",

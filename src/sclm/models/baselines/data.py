@@ -74,7 +74,9 @@ class Reference:
                 if entries > _CACHED_ENTRIES:
                     blocks = None
         if total.sum() == 0:
-            raise ValueError("The reference has no counts in the genes that are used, found 0 in all cells. Check its counts and genes.")
+            raise ValueError(
+                "The reference has no counts in the genes that are used, found 0 in all cells. Check its counts and genes."
+            )
         self.gene_share = total / total.sum()  # (G,) sums to 1
         self.gene_mean = (mean / len(self.rows)).astype(np.float32)  # (G,)
         self._blocks = blocks
@@ -91,7 +93,9 @@ class Reference:
     def blocks(self) -> Iterator[tuple[slice, sparse.csr_matrix]]:
         """Consecutive blocks: positions among the labelled cells, log-normalised counts (n_block, G) float32."""
         start = 0
-        for block in self._blocks if self._blocks is not None else (log_normalise(c, TARGET_SUM) for c in self._counts()):
+        for block in (
+            self._blocks if self._blocks is not None else (log_normalise(c, TARGET_SUM) for c in self._counts())
+        ):
             yield slice(start, start + block.shape[0]), block
             start += block.shape[0]
 

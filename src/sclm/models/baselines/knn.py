@@ -73,7 +73,11 @@ class NearestNeighbours(BaselineAnnotator):
 
     @classmethod
     def _score(
-        cls, config: NearestNeighboursConfig, learnt: dict[str, Any], lognormal: sparse.csr_matrix, fill: np.ndarray | None
+        cls,
+        config: NearestNeighboursConfig,
+        learnt: dict[str, Any],
+        lognormal: sparse.csr_matrix,
+        fill: np.ndarray | None,
     ) -> np.ndarray:
         from sklearn.neighbors import NearestNeighbors as Search
 

@@ -83,7 +83,9 @@ def read_labels(values: pd.Series, ontology: Ontology, key: str) -> Labels:
     codes = text.map(code_of_label).to_numpy(dtype=np.int64)
     once = [n for n, c in zip(types["name"], np.bincount(codes, minlength=len(types)), strict=True) if c == 1]
     if once:
-        logger.warning("%d types have a single reference cell and cannot be calibrated: %s.", len(once), ", ".join(once[:10]))
+        logger.warning(
+            "%d types have a single reference cell and cannot be calibrated: %s.", len(once), ", ".join(once[:10])
+        )
     return Labels(
         rows=np.flatnonzero(present).astype(np.int64),
         codes=codes,
@@ -112,9 +114,8 @@ def hold_out(codes: np.ndarray, batches: np.ndarray | None, rng: np.random.Gener
     n = len(codes)
     wanted = min(_HELD_OUT_SHARE * n, _HELD_OUT_CELLS)
     held = np.zeros(n, dtype=bool)
-    names = np.unique(batches) if batches is not None else np.empty(0)
-    if len(names) > 1:
-        order = rng.permutation(names)[:-1]  # one batch always stays
+    if batches is not None and len(np.unique(batches)) > 1:
+        order = rng.permutation(np.unique(batches))[:-1]  # one batch always stays
         sizes = np.array([(batches == b).sum() for b in order])
         n_batches = max(1, int(np.searchsorted(np.cumsum(sizes), wanted, side="right")))
         held = np.isin(batches, order[:n_batches])

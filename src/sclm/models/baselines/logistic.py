@@ -79,7 +79,9 @@ class Logistic(BaselineAnnotator):
         if start is not None:
             first[:-1], first[-1] = start["weights"], start["intercept"] + mean @ start["weights"]
 
-        def part(job: tuple[slice, sparse.csr_matrix], weights: np.ndarray, shift: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        def part(
+            job: tuple[slice, sparse.csr_matrix], weights: np.ndarray, shift: np.ndarray
+        ) -> tuple[float, np.ndarray, np.ndarray]:
             where, block = job
             z = (block @ weights) * scale[where, None] + shift  # (n_block, n_types)
             z -= z.max(axis=1, keepdims=True)
@@ -109,7 +111,9 @@ class Logistic(BaselineAnnotator):
                 loss, gradient = 0.0, np.zeros_like(parameters)
                 # Cached blocks go to the threads (scipy's sparse products release the GIL); blocks from disk come one by one.
                 run = pool.map if reference.cached else map
-                for block_loss, block_gradient, residual in run(lambda job: part(job, weights, shift), reference.blocks()):
+                for block_loss, block_gradient, residual in run(
+                    lambda job: part(job, weights, shift), reference.blocks()
+                ):
                     loss += block_loss
                     gradient[:-1] += block_gradient
                     gradient[-1] += residual
@@ -120,14 +124,22 @@ class Logistic(BaselineAnnotator):
                 return loss / n, gradient.ravel() / n
 
             best = minimize(
-                objective, first.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": config.max_iter, "gtol": 1e-5, "ftol": 1e-7}
+                objective,
+                first.ravel(),
+                jac=True,
+                method="L-BFGS-B",
+                options={"maxiter": config.max_iter, "gtol": 1e-5, "ftol": 1e-7},
             ).x.reshape(n_genes + 1, n_types)
         weights = best[:-1].astype(np.float32)
         return {"weights": weights, "intercept": (best[-1] - mean @ weights).astype(np.float32)}
 
     @classmethod
     def _score(
-        cls, config: LogisticConfig, learnt: dict[str, np.ndarray], lognormal: sparse.csr_matrix, fill: np.ndarray | None
+        cls,
+        config: LogisticConfig,
+        learnt: dict[str, np.ndarray],
+        lognormal: sparse.csr_matrix,
+        fill: np.ndarray | None,
     ) -> np.ndarray:
         scores = lognormal @ learnt["weights"]
         if fill is not None:

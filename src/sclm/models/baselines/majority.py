@@ -21,13 +21,24 @@ class Majority(BaselineAnnotator):
 
     @classmethod
     def _learn(
-        cls, config: AnnotatorConfig, reference: Reference, codes: np.ndarray, use: np.ndarray, *, seed: int, start: dict | None
+        cls,
+        config: AnnotatorConfig,
+        reference: Reference,
+        codes: np.ndarray,
+        use: np.ndarray,
+        *,
+        seed: int,
+        start: dict | None,
     ) -> dict[str, np.ndarray]:
         counts = np.bincount(codes[use], minlength=len(config.labels))
         return {"log_share": np.log(np.maximum(counts, 0.5) / counts.sum()).astype(np.float32)}
 
     @classmethod
     def _score(
-        cls, config: AnnotatorConfig, learnt: dict[str, np.ndarray], lognormal: sparse.csr_matrix, fill: np.ndarray | None
+        cls,
+        config: AnnotatorConfig,
+        learnt: dict[str, np.ndarray],
+        lognormal: sparse.csr_matrix,
+        fill: np.ndarray | None,
     ) -> np.ndarray:
         return np.tile(learnt["log_share"], (lognormal.shape[0], 1))

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from sclm.models.baselines.data import Reference
 
-_SHARPNESS = 50.0  # correlations differ by hundredths; this brings them to the scale of logits, calibration does the rest
+_SHARPNESS = (
+    50.0  # correlations differ by hundredths; this brings them to the scale of logits, calibration does the rest
+)
 
 
 class MeanProfile(BaselineAnnotator):
@@ -26,12 +28,21 @@ class MeanProfile(BaselineAnnotator):
 
     @classmethod
     def _learn(
-        cls, config: AnnotatorConfig, reference: Reference, codes: np.ndarray, use: np.ndarray, *, seed: int, start: dict | None
+        cls,
+        config: AnnotatorConfig,
+        reference: Reference,
+        codes: np.ndarray,
+        use: np.ndarray,
+        *,
+        seed: int,
+        start: dict | None,
     ) -> dict[str, np.ndarray]:
         n_types = len(config.labels)
         total = np.zeros((n_types, len(reference.vocabulary.tokens)))
         for where, block in reference.blocks():
-            member = np.zeros((n_types, block.shape[0]), dtype=np.float32)  # (n_types, n_block), one-hot of the used cells
+            member = np.zeros(
+                (n_types, block.shape[0]), dtype=np.float32
+            )  # (n_types, n_block), one-hot of the used cells
             cells = np.flatnonzero(use[where])
             member[codes[where][cells], cells] = 1
             total += (block.T @ member.T).T  # (n_types, G)
@@ -40,7 +51,11 @@ class MeanProfile(BaselineAnnotator):
 
     @classmethod
     def _score(
-        cls, config: AnnotatorConfig, learnt: dict[str, np.ndarray], lognormal: sparse.csr_matrix, fill: np.ndarray | None
+        cls,
+        config: AnnotatorConfig,
+        learnt: dict[str, np.ndarray],
+        lognormal: sparse.csr_matrix,
+        fill: np.ndarray | None,
     ) -> np.ndarray:
         centre = learnt["centre"].astype(np.float64)
         profiles = learnt["profiles"] - centre  # (n_types, G)
@@ -49,5 +64,7 @@ class MeanProfile(BaselineAnnotator):
         dot = lognormal @ profiles.T + (fill - centre) @ profiles.T  # (n, n_types)
         squares = np.asarray(lognormal.multiply(lognormal).sum(axis=1)).ravel() + fill @ fill
         length = squares - 2 * (lognormal @ centre + fill @ centre) + centre @ centre
-        norms = np.sqrt(np.maximum(length, 1e-12))[:, None] * np.maximum(np.linalg.norm(profiles, axis=1), 1e-12)[None, :]
+        norms = (
+            np.sqrt(np.maximum(length, 1e-12))[:, None] * np.maximum(np.linalg.norm(profiles, axis=1), 1e-12)[None, :]
+        )
         return _SHARPNESS * dot / norms

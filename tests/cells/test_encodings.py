@@ -1,0 +1,120 @@
+"""Quantile bins, count levels, log-normalised values and ragged sequences against numpy, scanpy and stored outputs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from sclm.cells import Ragged, bin_values, count_levels, log_normalise
+from sclm.cells.levels import COUNT_EDGES
+
+GOLDEN = Path(os.environ.get("SCLM_REAL_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")).parent / "golden"
+
+
+def poisson(seed: int, n: int = 30, g: int = 60, mean: float = 1.0) -> sp.csr_matrix:
+    x = np.random.default_rng(seed).poisson(mean, (n, g)).astype(np.float32)
+    x[2] = 0
+    x[3] = 0
+    x[3, 7] = 4
+    x[4] = 1
+    return sp.csr_matrix(x)
+
+
+@pytest.mark.parametrize("n_bins", [3, 4, 11, 51, 200])
+@pytest.mark.parametrize("kind", ["counts", "deep", "log", "continuous"])
+def test_bins_are_numpys(n_bins: int, kind: str) -> None:
+    x = poisson(0, mean=200.0 if kind == "deep" else 1.0)
+    if kind == "log":
+        x = log_normalise(x)
+    if kind == "continuous":
+        x.data += np.random.default_rng(0).uniform(-0.4, 0.4, x.nnz).astype(np.float32)
+    found = bin_values(x, n_bins)
+    assert found.dtype == np.int32
+    for i in range(x.shape[0]):
+        part = slice(x.indptr[i], x.indptr[i + 1])
+        values = x.data[part]
+        if values.size:
+            edges = np.quantile(values, np.linspace(0, 1, n_bins - 1))
+            np.testing.assert_array_equal(found[part], np.digitize(values, edges))
+            assert found[part].max() == n_bins - 1
+            assert found[part].min() >= 1
+    # a cell's bins do not depend on the order of genes
+    order = np.random.default_rng(1).permutation(x.shape[1])
+    shuffled = x[:, order].sorted_indices()
+    back = sp.csr_matrix((bin_values(shuffled, n_bins), shuffled.indices, shuffled.indptr), x.shape).toarray()
+    np.testing.assert_array_equal(back, sp.csr_matrix((found, x.indices, x.indptr), x.shape).toarray()[:, order])
+
+
+@pytest.mark.parity
+def test_bins_are_those_of_scgpt() -> None:
+    folder = GOLDEN / "scgpt"
+    if not (folder / "binning.npz").exists():
+        pytest.skip("no stored outputs of scGPT beside SCLM_REAL_DATA")
+    with np.load(folder / "inputs.npz", allow_pickle=False) as inputs, np.load(folder / "binning.npz", allow_pickle=False) as golden:
+        for name in ("counts", "tiefree"):
+            x = sp.csr_matrix(inputs[name][:, inputs["in_vocab"]].astype(np.float32))
+            np.testing.assert_array_equal(x.indptr, golden[f"{name}_offsets"])
+            found = bin_values(x, 51)
+            np.testing.assert_array_equal(found, golden[f"{name}_hi"])
+            np.testing.assert_array_equal(found, golden[f"{name}_digits_one"])
+            assert (golden[f"{name}_lo_exclusive"] < found).all()
+
+
+def test_levels() -> None:
+    x = poisson(1, mean=30.0)
+    x.data[:20] = np.r_[0.5, COUNT_EDGES]
+    np.testing.assert_array_equal(count_levels(x), np.digitize(x.data, COUNT_EDGES))
+    edges = [1, 2, 4, 8.5]
+    np.testing.assert_array_equal(count_levels(x, edges), np.digitize(x.data, edges))
+    assert count_levels(x).dtype == np.int32
+    assert count_levels(sp.csr_matrix((3, 4), dtype=np.float32)).size == 0
+    for wrong in ([], [2, 1], [1, 1], [1, np.nan], [[1, 2]]):
+        with pytest.raises(ValueError, match="edges must be a non-empty increasing sequence"):
+            count_levels(x, wrong)
+
+
+def test_bins_refuse() -> None:
+    with pytest.raises(ValueError, match="n_bins must be at least 3"):
+        bin_values(poisson(0), 2)
+    assert bin_values(sp.csr_matrix((3, 4), dtype=np.float32)).size == 0
+
+
+@pytest.mark.parametrize("target", [1e4, 1.0, 1e6])
+def test_log_normalisation(target: float) -> None:
+    x = poisson(2)
+    before = x.copy()
+    found = log_normalise(x, target)
+    dense = x.toarray().astype(np.float64)
+    totals = dense.sum(axis=1, keepdims=True)
+    expected = np.log1p(np.divide(dense * target, totals, where=totals > 0, out=np.zeros_like(dense)))
+    np.testing.assert_allclose(found.toarray(), expected, rtol=2e-7)
+    assert found.dtype == np.float32
+    assert (x != before).nnz == 0
+    assert not np.shares_memory(found.indices, x.indices)
+    with pytest.raises(ValueError, match="target_sum must be greater than 0"):
+        log_normalise(x, 0.0)
+
+
+def test_ragged() -> None:
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(1, 99, n) for n in (3, 0, 5, 1, 0)]
+    ragged = Ragged(np.concatenate(rows), np.cumsum([0, *map(len, rows)]))
+    assert len(ragged) == 5
+    assert [r.tolist() for r in ragged] == [r.tolist() for r in rows]
+    assert ragged[-2].tolist() == rows[3].tolist()
+    assert ragged.lengths.tolist() == [3, 0, 5, 1, 0]
+    for length in (None, 0, 2, 5, 9):
+        width = 5 if length is None else length
+        expected = [[*r[:width], *[-7] * (width - len(r))] for r in rows]
+        padded = ragged.pad(length, value=-7)
+        assert padded.shape == (5, width)
+        assert padded.tolist() == expected
+    with pytest.raises(IndexError, match="sequence 5 is asked for, there are 5"):
+        ragged[5]
+    with pytest.raises(ValueError, match="length must be at least 0"):
+        ragged.pad(-1)
+    assert Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64)).pad().shape == (0, 0)
