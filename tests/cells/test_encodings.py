@@ -61,7 +61,7 @@ def test_bins_are_those_of_scgpt() -> None:
             found = bin_values(x, 51)
             np.testing.assert_array_equal(found, golden[f"{name}_hi"])
             np.testing.assert_array_equal(found, golden[f"{name}_digits_one"])
-            assert (golden[f"{name}_lo_exclusive"] < found).all()
+            assert (golden[f"{name}_lo_exclusive"] <= found).all()
 
 
 def test_levels() -> None:

@@ -43,28 +43,30 @@ def bin_values(counts: sp.csr_matrix, n_bins: int = 51) -> np.ndarray:
         msg = f"n_bins must be at least 3 (bin 0 holds the zeros), found {n_bins}."
         raise ValueError(msg)
     bins = np.empty(counts.data.size, np.int32)
-    _bins(counts.data.astype(np.float32, copy=False), counts.indptr, int(n_bins) - 1, bins)
+    shares = np.linspace(0, 1, int(n_bins) - 1)  # numpy's, to its last bit: j / (B - 2) may round otherwise
+    _bins(counts.data.astype(np.float32, copy=False), counts.indptr, shares, bins)
     return bins
 
 
 @per_cell
-def _bins(data: np.ndarray, indptr: np.ndarray, n_edges: int, bins: np.ndarray) -> Any:
+def _bins(data: np.ndarray, indptr: np.ndarray, shares: np.ndarray, bins: np.ndarray) -> Any:
+    n_edges = shares.size
     for i in numba.prange(indptr.size - 1):
         start, stop = indptr[i], indptr[i + 1]
         n = stop - start
         if n == 0:
             continue
         ordered = np.sort(data[start:stop])
-        edges = np.empty(n_edges, np.float32)
+        edges = np.empty(n_edges, np.float64)
         for j in range(n_edges):
-            # numpy's linear interpolation, in float32 like its quantile of float32 values
-            place = np.float64(n - 1) * (np.float64(j) / np.float64(n_edges - 1))
+            # numpy's linear interpolation: the difference in float32, the rest in float64
+            place = np.float64(n - 1) * shares[j]
             low = min(int(np.floor(place)), n - 1)
             high = min(low + 1, n - 1)
-            share = np.float32(place - low)
-            step = ordered[high] - ordered[low]
-            if share >= np.float32(0.5):
-                edges[j] = ordered[high] - step * (np.float32(1) - share)
+            share = place - low
+            step = np.float64(np.float32(ordered[high] - ordered[low]))
+            if share >= 0.5:
+                edges[j] = ordered[high] - step * (1.0 - share)
             else:
                 edges[j] = ordered[low] + step * share
         for k in range(start, stop):

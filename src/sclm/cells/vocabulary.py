@@ -19,7 +19,7 @@ _ENSEMBL = re.compile(r"^(ENS[A-Z]*G\d{11})(?:\.\d+)?(_PAR_Y)?$")
 _COMPOSITE = re.compile(
     r"^(?:(?P<symbol>.+)[_|:](?P<id>ENS[A-Z]*G\d{11})|(?P<id2>ENS[A-Z]*G\d{11})[_|:](?P<symbol2>.+))(?:\.\d+)?$"
 )
-_TITLE_CASE = re.compile(r"^(?:[A-Z][a-z0-9.-]*[a-z][a-zA-Z0-9.-]*|[A-Z0-9]+Rik)$")
+_TITLE_CASE = re.compile(r"^(?:[A-Z][a-z0-9.-]*[a-z][a-zA-Z0-9.-]*|[A-Z0-9]+Rik\d?|H2-[A-Z0-9]*[a-z]\w*|mt-[A-Z][a-z]\w*)$")
 _ZEBRAFISH = re.compile(r"^(?:si:|zgc:|im:7|wu:f)")
 _MISSING_SHOWN = 10
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 _N_NEIGHBOURS = 10  # distances are averaged over these: one odd landmark must not make a cell familiar
-_N_LANDMARKS = 4000  # reference cells kept; enough for the density of common types, small in a checkpoint (0.8 MB)
+_N_LANDMARKS = 2000  # reference cells kept: enough for the density of common types, small in a checkpoint (0.4 MB)
 _N_VARIABLE = 2000  # genes of highest variance of log-normalised counts; the rest is noise to a distance
 
 
@@ -48,6 +48,7 @@ class ReferenceSpace(NamedTuple):
             Of the choice of landmarks and of the randomised decomposition.
         """
         from sklearn.decomposition import TruncatedSVD
+        from threadpoolctl import threadpool_limits
 
         rng = np.random.default_rng(seed)
         mean = np.asarray(lognormal.mean(axis=0)).ravel()
@@ -61,7 +62,9 @@ class ReferenceSpace(NamedTuple):
         if min(chosen.shape) < 2:  # one cell or one gene: no decomposition, the identity keeps what there is
             components = np.eye(len(genes), n_components, dtype=np.float32)
         else:
-            svd = TruncatedSVD(n_components, random_state=np.random.RandomState(seed)).fit(chosen)
+            # Thin matrices: threads of BLAS would wait for each other longer than they compute.
+            with threadpool_limits(1, user_api="blas"):
+                svd = TruncatedSVD(n_components, random_state=np.random.RandomState(seed)).fit(chosen)
             components = np.ascontiguousarray(svd.components_.T, dtype=np.float32)
         space = cls(genes.astype(np.int64), components, np.asarray(chosen @ components, dtype=np.float32), 1.0)
         distance = (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from sclm import models, results
 from sclm.cells import read_cells
@@ -67,11 +67,14 @@ def annotate(
         Column of ``reference.obs`` with the labels.
     batch_key
         Column of ``reference.obs`` with the donor or batch: confidences are then calibrated on whole batches held out.
-    layer, gene_key
-        Layer of ``adata`` with the raw counts (``.X`` where None), and column of ``adata.var`` with symbols or Ensembl ids
-        (``.var_names`` where None).
-    reference_layer, reference_gene_key
-        The same of the reference.
+    layer
+        Layer of ``adata`` with the raw counts; ``.X`` where None.
+    gene_key
+        Column of ``adata.var`` with symbols or Ensembl ids; ``.var_names`` where None.
+    reference_layer
+        Layer of the reference with the raw counts; ``.X`` where None.
+    reference_gene_key
+        Column of ``reference.var`` with symbols or Ensembl ids; ``.var_names`` where None.
     invert_log1p
         Turn log1p-normalised counts back, where that is exact.
     min_confidence
@@ -103,7 +106,8 @@ def annotate(
         Calibrated probability (temperature scaling on held-out reference cells); after back-off the summed probability of
         the term; in a group its mean over the cells.
     ``.obs["sclm_cell_type_novelty"]`` : float64, 0–1
-        :math:`d/(d+q)` of the distance to the nearest reference cells: see :class:`sclm.evidence.ReferenceSpace`.
+        How far the cell lies from the nearest reference cells; 0.5 is the most unusual twentieth of the reference itself:
+        see :class:`sclm.evidence.ReferenceSpace`.
     ``.obs["sclm_cell_type_per_cell"]``, ``.obs["sclm_cell_type_vote_fraction"]``
         With a consensus: each cell's own type, and the share of the group that agrees with the consensus.
     ``.obsm["sclm_cell_type_probabilities"]`` : float32 (n_obs, n_types)
@@ -127,10 +131,10 @@ def annotate(
     --------
     >>> import sclm
     >>> adata = sclm.datasets.pbmc68k()
-    >>> sclm.tl.annotate(adata[:100], reference=adata[100:], label_key="cell_type", copy=True).obs[
-    ...     "sclm_cell_type"
-    ... ].dtype.name
-    'category'
+    >>> query, reference = adata[:100].copy(), adata[100:]
+    >>> sclm.tl.annotate(query, reference=reference, label_key="cell_type")
+    >>> query.obs["sclm_cell_type_ontology_term_id"].iloc[0]
+    'CL:0001054'
     """
     results.check_name(key_added)
     if min_confidence is not None and not 0 < min_confidence <= 1:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from sclm.models.baselines.annotator import AnnotatorConfig, BaselineAnnotator
 
@@ -128,7 +128,7 @@ class Logistic(BaselineAnnotator):
                 first.ravel(),
                 jac=True,
                 method="L-BFGS-B",
-                options={"maxiter": config.max_iter, "gtol": 1e-5, "ftol": 1e-7},
+                options={"maxiter": config.max_iter, "gtol": 1e-5, "ftol": 1e-6},
             ).x.reshape(n_genes + 1, n_types)
         weights = best[:-1].astype(np.float32)
         return {"weights": weights, "intercept": (best[-1] - mean @ weights).astype(np.float32)}
