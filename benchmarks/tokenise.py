@@ -121,7 +121,10 @@ def main() -> None:
     arrays["scale"], scale_name = share("", (GENES,), np.float64, create=True)
     _ARRAYS.update(arrays)
     arena = Arena(data_name, indices_name, tokens_name, scale_name, block)
-    tasks = [(int(a), int(b)) for a, b in zip(*(np.linspace(0, block, cores * 4 + 1)[i:][: cores * 4] for i in (0, 1)), strict=True)]
+    tasks = [
+        (int(a), int(b))
+        for a, b in zip(*(np.linspace(0, block, cores * 4 + 1)[i:][: cores * 4] for i in (0, 1)), strict=True)
+    ]
     # started before numba's threads, so that the fork is clean
     with multiprocessing.get_context("fork").Pool(cores, initializer=attach, initargs=(arena,)) as pool:
         import numba

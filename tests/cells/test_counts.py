@@ -19,7 +19,9 @@ def poisson(seed: int = 0, n: int = 80, g: int = 50, mean: float = 1.0) -> np.nd
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.int8, np.int32, np.int64, np.uint16, bool])
-@pytest.mark.parametrize("form", [np.asarray, np.asfortranarray, sp.csr_matrix, sp.csc_matrix, sp.csr_array, sp.coo_matrix])
+@pytest.mark.parametrize(
+    "form", [np.asarray, np.asfortranarray, sp.csr_matrix, sp.csc_matrix, sp.csr_array, sp.coo_matrix]
+)
 def test_counts_of_any_kind(dtype: type, form: type) -> None:
     if dtype is np.float16 and form not in (np.asarray, np.asfortranarray):
         pytest.skip("scipy has no float16")
@@ -35,7 +37,9 @@ def test_rounding_noise_is_counts() -> None:
 
 
 @pytest.mark.parametrize("form", [np.asarray, np.asfortranarray, sp.csr_matrix, sp.csc_matrix])
-@pytest.mark.parametrize(("value", "kind"), [(-1, "negative"), (np.nan, "nan"), (np.inf, "nan"), (-np.inf, "nan"), (0.5, "non-integer")])
+@pytest.mark.parametrize(
+    ("value", "kind"), [(-1, "negative"), (np.nan, "nan"), (np.inf, "nan"), (-np.inf, "nan"), (0.5, "non-integer")]
+)
 def test_place_of_the_first_offender(form: type, value: float, kind: str) -> None:
     rng = np.random.default_rng(3)
     for _ in range(10):
@@ -71,7 +75,9 @@ def test_kinds_of_transformed_values() -> None:
 def test_message() -> None:
     x = np.zeros((3, 2))
     x[1, 1] = 2.5
-    with pytest.raises(ValueError, match=r'^adata\.layers\["a"\] must hold raw integer counts, found 2\.5 in row 11 \(gene B\): '):
+    with pytest.raises(
+        ValueError, match=r'^adata\.layers\["a"\] must hold raw integer counts, found 2\.5 in row 11 \(gene B\): '
+    ):
         require_counts(x, 'adata.layers["a"]', genes=["A", "B"], rows=[10, 11, 12])
     require_counts(np.zeros((0, 4)))
     require_counts(sp.csr_matrix((3, 4)))

@@ -54,7 +54,10 @@ def test_bins_are_those_of_scgpt() -> None:
     folder = GOLDEN / "scgpt"
     if not (folder / "binning.npz").exists():
         pytest.skip("no stored outputs of scGPT beside SCLM_REAL_DATA")
-    with np.load(folder / "inputs.npz", allow_pickle=False) as inputs, np.load(folder / "binning.npz", allow_pickle=False) as golden:
+    with (
+        np.load(folder / "inputs.npz", allow_pickle=False) as inputs,
+        np.load(folder / "binning.npz", allow_pickle=False) as golden,
+    ):
         for name in ("counts", "tiefree"):
             x = sp.csr_matrix(inputs[name][:, inputs["in_vocab"]].astype(np.float32))
             np.testing.assert_array_equal(x.indptr, golden[f"{name}_offsets"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
@@ -14,9 +14,15 @@ import scipy.sparse as sp
 
 from sclm.cells import Cells, Ragged, cell_sentences, rank_values
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 def slow(
-    counts: sp.csr_matrix, scale: np.ndarray | None = None, max_length: int | None = None, token_ids: np.ndarray | None = None
+    counts: sp.csr_matrix,
+    scale: np.ndarray | None = None,
+    max_length: int | None = None,
+    token_ids: np.ndarray | None = None,
 ) -> list[list[int]]:
     """Sort each row by falling float64 quotient, then by token."""
     tokens = np.arange(counts.shape[1]) if token_ids is None else token_ids
@@ -100,9 +106,9 @@ def test_token_ids() -> None:
         rising = np.sort(tokens)
         same(rank_values(counts, divisor, token_ids=rising), slow(counts, divisor, None, rising))
     large = tokens.astype(np.int64) + 2**40
-    assert rank_values(counts, token_ids=large).values.dtype == np.int64
+    assert rank_values(counts, token_ids=large).values.dtype == np.int64  # noqa: PD011
     same(rank_values(counts, token_ids=large), slow(counts, None, None, large))
-    assert rank_values(counts).values.dtype == np.int32
+    assert rank_values(counts).values.dtype == np.int32  # noqa: PD011
     unusable = scale.copy()
     unusable[5] = np.nan
     tokens[5] = -1
@@ -129,7 +135,8 @@ def test_a_cell_does_not_depend_on_its_block() -> None:
 
 def test_unsorted_zeros_empty_cells_and_nothing_changed() -> None:
     counts = sp.csr_matrix(
-        (np.array([2, 0, 5, 1, 1], np.float32), np.array([4, 1, 0, 3, 3], np.int32), np.array([0, 3, 3, 5])), shape=(3, 6)
+        (np.array([2, 0, 5, 1, 1], np.float32), np.array([4, 1, 0, 3, 3], np.int32), np.array([0, 3, 3, 5])),
+        shape=(3, 6),
     )
     before = [a.copy() for a in (counts.data, counts.indices, counts.indptr)]
     same(rank_values(counts), [[0, 4], [], [3]])
@@ -146,10 +153,10 @@ def test_bad_arguments() -> None:
         spoiled = counts.copy()
         spoiled.data[2] = value
         for scale in (None, [1.0, 1.0]):
-            with pytest.raises(ValueError, match="counts must be positive and finite, found .* in row 1"):
+            with pytest.raises(ValueError, match=r"counts must be positive and finite, found .* in row 1"):
                 rank_values(spoiled, scale)
     for scale in ([1.0, 0.0], [1.0, np.nan], [1.0, -2.0]):
-        with pytest.raises(ValueError, match="scale must be positive and finite, found .* for gene 1"):
+        with pytest.raises(ValueError, match=r"scale must be positive and finite, found .* for gene 1"):
             rank_values(counts, scale)
     with pytest.raises(ValueError, match="scale must hold 2 values"):
         rank_values(counts, [1.0])
@@ -185,7 +192,7 @@ def test_threads_do_not_change_the_result() -> None:
 
 
 def _values_of(counts: sp.csr_matrix) -> np.ndarray:
-    return rank_values(counts).values
+    return rank_values(counts).values  # noqa: PD011
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork")
@@ -195,7 +202,7 @@ def test_forked_workers_encode() -> None:
         pytest.skip("no fork here")
     rng = np.random.default_rng(5)
     counts = sparse(rng, 20, 100, 0.3, lambda n: 1 + rng.poisson(1, n))
-    expected = rank_values(counts).values  # the parent has used its threads
+    expected = rank_values(counts).values  # noqa: PD011 - the parent has used its threads
     with multiprocessing.get_context("fork").Pool(1) as pool:
         np.testing.assert_array_equal(pool.apply_async(_values_of, (counts,)).get(timeout=60), expected)
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+# anndata 0.13 sets options that pandas 3 calls deprecated
+pytestmark = pytest.mark.filterwarnings("ignore:The '.*' option is deprecated")
+
 N_CELLS, N_GENES = 61, 37
 
 
@@ -137,9 +140,9 @@ def expected_genes(name: str) -> list[str]:
 
 
 def is_canonical(x: sp.csr_matrix) -> bool:
-    return all(
-        (np.diff(x.indices[x.indptr[i] : x.indptr[i + 1]]) > 0).all() for i in range(x.shape[0])
-    ) and bool((x.data != 0).all())
+    return all((np.diff(x.indices[x.indptr[i] : x.indptr[i + 1]]) > 0).all() for i in range(x.shape[0])) and bool(
+        (x.data != 0).all()
+    )
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -183,7 +186,9 @@ def fingerprint(adata: anndata.AnnData) -> str:
     for array in arrays(adata):
         digest.update(np.ascontiguousarray(array).tobytes())
     digest.update(pd.util.hash_pandas_object(adata.obs).to_numpy().tobytes())
-    digest.update(repr((list(adata.obs.columns), list(adata.var.columns), list(adata.var_names), list(adata.uns))).encode())
+    digest.update(
+        repr((list(adata.obs.columns), list(adata.var.columns), list(adata.var_names), list(adata.uns))).encode()
+    )
     return digest.hexdigest()
 
 

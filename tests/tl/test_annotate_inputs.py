@@ -30,7 +30,7 @@ def fingerprint(adata: ad.AnnData) -> str:
             digest.update(np.ascontiguousarray(part).tobytes())
     for frame in (adata.obs, adata.var):
         digest.update(repr((list(frame.columns), list(frame.index), frame.to_numpy().tolist())).encode())
-    digest.update(repr((sorted(adata.obsm), sorted(adata.uns), sorted(adata.layers))).encode())
+    digest.update(repr((sorted(adata.obsm), sorted(adata.uns), sorted(map(str, adata.layers)))).encode())
     return digest.hexdigest()
 
 

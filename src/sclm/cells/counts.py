@@ -162,7 +162,9 @@ def _kind_of_fractional(rows: sp.csr_matrix) -> tuple[str, str]:
     if np.abs(values - np.rint(values)).max() <= 0.01:
         return "non-integer", "counts with rounding noise: all are within 0.01 of a whole number, np.rint repairs them"
     # a transformation moves all values: a few fractions among counts are something else
-    if (np.abs(values - np.rint(values)) > 1e-6).mean() > 0.5 and values.max() <= 20:  # log1p(4.8e8): above, no logarithm of counts
+    if (
+        np.abs(values - np.rint(values)) > 1e-6
+    ).mean() > 0.5 and values.max() <= 20:  # log1p(4.8e8): above, no logarithm of counts
         original = rows.copy()
         original.data = np.expm1(values)
         total = _common_total(np.asarray(original.sum(axis=1)).ravel())
@@ -183,9 +185,9 @@ def _kind_of_fractional(rows: sp.csr_matrix) -> tuple[str, str]:
 def describe(
     report: CountReport,
     slot: str,
-    genes: Sequence[str] | None = None,
+    genes: Sequence[str] | np.ndarray | None = None,
     hint: str = "",
-    rows: Sequence[int] | None = None,
+    rows: Sequence[int] | np.ndarray | None = None,
 ) -> str:
     """Sentences for a report that is not ``"counts"``: the slot, the value, its place, the kind and what to do."""
     place = _named_place(report.row or 0, report.column or 0, genes, rows)
@@ -201,8 +203,8 @@ def require_counts(
     matrix: Any,
     slot: str = "adata.X",
     *,
-    genes: Sequence[str] | None = None,
-    rows: Sequence[int] | None = None,
+    genes: Sequence[str] | np.ndarray | None = None,
+    rows: Sequence[int] | np.ndarray | None = None,
     hint: str = "",
 ) -> None:
     """Raise a ValueError that explains what is wrong unless `matrix` holds raw counts.
@@ -225,7 +227,9 @@ def require_counts(
         raise ValueError(describe(report, slot, genes, hint, rows))
 
 
-def _named_place(row: int, column: int, genes: Sequence[str] | None, rows: Sequence[int] | None) -> str:
+def _named_place(
+    row: int, column: int, genes: Sequence[str] | np.ndarray | None, rows: Sequence[int] | np.ndarray | None
+) -> str:
     number = row if rows is None else int(rows[row])
     return f"row {number}" + (f" (gene {genes[column]})" if genes is not None else "")
 
@@ -283,8 +287,8 @@ def invert_log1p(
     matrix: sp.csr_matrix,
     slot: str = "adata.X",
     *,
-    genes: Sequence[str] | None = None,
-    rows: Sequence[int] | None = None,
+    genes: Sequence[str] | np.ndarray | None = None,
+    rows: Sequence[int] | np.ndarray | None = None,
 ) -> sp.csr_matrix:
     r"""Counts from log-normalised values, only where the inversion is exact.
 

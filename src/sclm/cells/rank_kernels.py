@@ -1,3 +1,4 @@
+# mypy: disable-error-code="arg-type, assignment"
 """The sort behind the rank-value encoding.
 
 A cell's values are sorted as 32-bit words, the upper bits a key that falls with the value, the lower bits the entry's
@@ -28,7 +29,15 @@ _INFINITE = np.uint32(0x7F800000)
 
 
 @numba.njit(nogil=True, error_model="numpy", inline="never")
-def _order_exactly(words, low, data, columns, divisor, quotient, spare):
+def _order_exactly(
+    words: np.ndarray,
+    low: Any,
+    data: np.ndarray,
+    columns: np.ndarray,
+    divisor: np.ndarray,
+    quotient: np.ndarray,
+    spare: np.ndarray,
+) -> None:
     """Sort words by decreasing quotient data / divisor, ties by place; a merge sort that knows sorted input."""
     n = words.size
     sorted_ = True
@@ -78,7 +87,17 @@ def _order_exactly(words, low, data, columns, divisor, quotient, spare):
 
 
 @numba.njit(nogil=True, error_model="numpy", inline="never")
-def _order_close(words, low, margin, bits, data, columns, divisor, quotient, spare):
+def _order_close(
+    words: np.ndarray,
+    low: Any,
+    margin: Any,
+    bits: np.ndarray,
+    data: np.ndarray,
+    columns: np.ndarray,
+    divisor: np.ndarray,
+    quotient: np.ndarray,
+    spare: np.ndarray,
+) -> None:
     """Order exactly every stretch of words in which neighbours differ by less than `margin`."""
     n = words.size
     above = words[1:]
@@ -97,7 +116,10 @@ def _order_close(words, low, margin, bits, data, columns, divisor, quotient, spa
 
 
 @numba.njit(nogil=True, error_model="numpy", inline="never")
-def _exchange_neighbours(words, rounds):
+def _exchange_neighbours(
+    words: np.ndarray,
+    rounds: Any,
+) -> None:
     """Odd-even transposition sort, 2 * rounds half-rounds; each loop becomes minimum and maximum instructions."""
     following = words[1:]
     for _ in range(rounds):
@@ -113,19 +135,19 @@ def _exchange_neighbours(words, rounds):
 
 @numba.njit(nogil=True, error_model="numpy", inline="never")
 def _rank_row(
-    x,
-    columns,
-    divisor,
-    reciprocal,
-    tokens,
-    target,
-    value,
-    words,
-    spare,
-    quotient,
-    upper,
-    lower,
-):
+    x: np.ndarray,
+    columns: np.ndarray,
+    divisor: np.ndarray,
+    reciprocal: np.ndarray,
+    tokens: np.ndarray,
+    target: np.ndarray,
+    value: np.ndarray,
+    words: np.ndarray,
+    spare: np.ndarray,
+    quotient: np.ndarray,
+    upper: np.ndarray,
+    lower: np.ndarray,
+) -> int:
     """One cell: see :func:`rank_rows`; the last arguments are scratch memory.  Returns its status."""
     n = x.size
     one = np.uint32(1)

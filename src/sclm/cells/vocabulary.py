@@ -19,7 +19,9 @@ _ENSEMBL = re.compile(r"^(ENS[A-Z]*G\d{11})(?:\.\d+)?(_PAR_Y)?$")
 _COMPOSITE = re.compile(
     r"^(?:(?P<symbol>.+)[_|:](?P<id>ENS[A-Z]*G\d{11})|(?P<id2>ENS[A-Z]*G\d{11})[_|:](?P<symbol2>.+))(?:\.\d+)?$"
 )
-_TITLE_CASE = re.compile(r"^(?:[A-Z][a-z0-9.-]*[a-z][a-zA-Z0-9.-]*|[A-Z0-9]+Rik\d?|H2-[A-Z0-9]*[a-z]\w*|mt-[A-Z][a-z]\w*)$")
+_TITLE_CASE = re.compile(
+    r"^(?:[A-Z][a-z0-9.-]*[a-z][a-zA-Z0-9.-]*|[A-Z0-9]+Rik\d?|H2-[A-Z0-9]*[a-z]\w*|mt-[A-Z][a-z]\w*)$"
+)
 _ZEBRAFISH = re.compile(r"^(?:si:|zgc:|im:7|wu:f)")
 _MISSING_SHOWN = 10
 
@@ -140,8 +142,8 @@ class GeneVocabulary:
 
     def lookup(self, names: Iterable[str]) -> np.ndarray:
         """Token ids of exactly these names, (n,) int64, -1 where absent."""
-        names = pd.Index(np.asarray(list(names), dtype=object), dtype=object)
-        return self._index.get_indexer(names).astype(np.int64)
+        asked = pd.Index(np.asarray(list(names), dtype=object), dtype=object)
+        return self._index.get_indexer(asked).astype(np.int64)
 
     def match(self, names: Iterable[str]) -> GeneMatch:
         """Find the genes of a data set among the tokens.
@@ -182,7 +184,7 @@ class GeneVocabulary:
         meeting: dict[str, list[str]] = {}
         several = hits > 1
         for i in np.flatnonzero((ids >= 0) & several[ids]) if several.any() else ():
-            meeting.setdefault(self.tokens[ids[i]], []).append(names[i])
+            meeting.setdefault(self.tokens[ids[i]], []).append(names[int(i)])
         missing = np.flatnonzero((hits == 0) & self.is_gene)[:_MISSING_SHOWN]
         return GeneMatch(
             ids=ids,
