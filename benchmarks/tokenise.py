@@ -1,9 +1,15 @@
 """Rank-value encoding of 20,000 cells x 20,000 genes at 2,000 expressed genes a cell, against numpy's argsort.
 
-Prints a table with cells per second of ``sclm.cells.rank_values``, of a per-row ``numpy.argsort`` and their ratio, on
-all cores and on one.  The rival gets what helps it: a pool of processes started beforehand, its input and output in shared memory,
-so that no array is ever sent; a second row shows the same pool returning its results, as most programs do.  Each block
-of cells is measured by every method in turn, and a ratio is the median over the blocks.  Run it on an idle machine.
+Prints cells per second of ``sclm.cells.rank_values`` and of a per-row ``numpy.argsort``, on one core and on all (threads
+here, a pool of processes for numpy), with the ratio of ours to each.  Numpy is measured in several ways:
+
+- *stable*: ``kind="stable"``, which gives our result exactly, ties by token id;
+- *quick*: numpy's default, which leaves ties in any order;
+- *returned*: the pool hands its results over, as a pool does; *shared*: it writes them into shared memory set up
+  beforehand, so that no array is ever sent (the most that processes can do; the input is shared in all of them).
+
+Each block of cells is simulated once and measured by every method in turn; a ratio is the median over the blocks.  Use an
+idle machine.
 
     python benchmarks/tokenise.py [--cells 20000] [--block 2000]
 """
@@ -16,6 +22,7 @@ import os
 import resource
 import sys
 import time
+from itertools import pairwise
 from multiprocessing.shared_memory import SharedMemory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,26 +65,25 @@ def attach(arena: Arena) -> None:
     _ARRAYS["scale"], _ = share(arena.scale, (GENES,), np.float64, create=False)
 
 
-def argsort_rows(start: int, stop: int) -> None:
-    """The rival: numpy's argsort of each row's values."""
+def argsort_shared(task: tuple[int, int, str]) -> None:
+    """The rival: numpy's argsort of each row's values; the genes go to the shared array."""
+    start, stop, kind = task
     data, indices, tokens, scale = (_ARRAYS[name] for name in ("data", "indices", "tokens", "scale"))
     for row in range(start, stop):
         part = slice(row * EXPRESSED, (row + 1) * EXPRESSED)
         genes = indices[part]
-        tokens[part] = genes[np.argsort(-(data[part] / scale[genes]))]
+        tokens[part] = genes[np.argsort(-(data[part] / scale[genes]), kind=kind)]
 
 
-def argsort_part(bounds: tuple[int, int]) -> None:
-    argsort_rows(*bounds)
-
-
-def argsort_returned(bounds: tuple[int, int]) -> list[np.ndarray]:
+def argsort_returned(task: tuple[int, int, str]) -> list[np.ndarray]:
+    """The same, the genes of each row returned."""
+    start, stop, kind = task
     data, indices, scale = (_ARRAYS[name] for name in ("data", "indices", "scale"))
     rows = []
-    for row in range(*bounds):
+    for row in range(start, stop):
         part = slice(row * EXPRESSED, (row + 1) * EXPRESSED)
         genes = indices[part]
-        rows.append(genes[np.argsort(-(data[part] / scale[genes]))])
+        rows.append(genes[np.argsort(-(data[part] / scale[genes]), kind=kind)])
     return rows
 
 
@@ -121,10 +127,11 @@ def main() -> None:
     arrays["scale"], scale_name = share("", (GENES,), np.float64, create=True)
     _ARRAYS.update(arrays)
     arena = Arena(data_name, indices_name, tokens_name, scale_name, block)
-    tasks = [
-        (int(a), int(b))
-        for a, b in zip(*(np.linspace(0, block, cores * 4 + 1)[i:][: cores * 4] for i in (0, 1)), strict=True)
-    ]
+    ends = np.linspace(0, block, cores * 4 + 1).astype(int).tolist()
+
+    def tasks(kind: str) -> list[tuple[int, int, str]]:
+        return [(start, stop, kind) for start, stop in pairwise(ends)]
+
     # started before numba's threads, so that the fork is clean
     with multiprocessing.get_context("fork").Pool(cores, initializer=attach, initargs=(arena,)) as pool:
         import numba
@@ -143,13 +150,16 @@ def main() -> None:
             return rank_values(counts, arrays["scale"] if scaled else None, max_length=max_length)
 
         methods: dict[str, Callable[[], Any]] = {
-            "argsort, processes, shared memory": lambda: pool.map(argsort_part, tasks, chunksize=1),
-            "argsort, processes, returned": lambda: pool.map(argsort_returned, tasks, chunksize=1),
-            "ours, all cores": lambda: ours(cores),
-            "ours, all cores, max_length=1000": lambda: ours(cores, 1000),
-            "argsort, one core": lambda: argsort_rows(0, block),
-            "ours, one core": lambda: ours(1),
-            "ours, one core, max_length=1000": lambda: ours(1, 1000),
+            "all: numpy stable, returned": lambda: pool.map(argsort_returned, tasks("stable"), chunksize=1),
+            "all: numpy stable, shared": lambda: pool.map(argsort_shared, tasks("stable"), chunksize=1),
+            "all: numpy quick, returned": lambda: pool.map(argsort_returned, tasks("quicksort"), chunksize=1),
+            "all: numpy quick, shared": lambda: pool.map(argsort_shared, tasks("quicksort"), chunksize=1),
+            "all: ours": lambda: ours(cores),
+            "all: ours, max_length=1000": lambda: ours(cores, 1000),
+            "one: numpy stable": lambda: argsort_shared((0, block, "stable")),
+            "one: numpy quick": lambda: argsort_shared((0, block, "quicksort")),
+            "one: ours": lambda: ours(1),
+            "one: ours, max_length=1000": lambda: ours(1, 1000),
         }
         simulate(rng, mean, arrays, block)
         for work in methods.values():  # compile, start, touch the memory
@@ -162,22 +172,20 @@ def main() -> None:
             for name, work in methods.items():
                 elapsed, result = seconds(work)
                 took[name].append(elapsed)
-                if name == "ours, all cores":
+                if name == "all: ours":
                     equal += check(result, arrays)
                 del result
         after = peak_memory()
 
     rows = {name: np.array(times) for name, times in took.items()}
     print(f"rank-value encoding, {options.cells:,} cells x {GENES:,} genes, {EXPRESSED:,} expressed, per-gene scale")
-    print(f"{cores} cores; {equal:,} cells compared with numpy.lexsort: equal\n")
-    print(f"{'method':<38}{'cells/s':>12}{'ratio to argsort':>20}")
+    print(f"all = {cores} cores, one = one core; {equal:,} cells compared with numpy.lexsort: equal\n")
+    print(f"{'cores: method':<32}{'cells/s':>12}{'ours is faster by':>20}")
     for name, times in rows.items():
-        peer = "argsort, one core" if "one core" in name else "argsort, processes, shared memory"
-        ratio = np.median(rows[peer] / times)
-        print(f"{name:<38}{block / np.median(times):>12,.0f}{ratio:>20.1f}")
-    ratio = np.median(rows["argsort, processes, returned"] / rows["ours, all cores"])
-    print(f"\nours against the pool that returns its results, all cores: {ratio:.1f}")
-    print(f"peak memory: {after:,.0f} MiB, of it {after - before:,.0f} MiB after the first block of {block:,} cells")
+        ratio = np.median(times / rows["all: ours" if name.startswith("all") else "one: ours"])
+        faster = f"{ratio:.1f}" if "numpy" in name else ""
+        print(f"{name:<32}{block / np.median(times):>12,.0f}{faster:>20}")
+    print(f"\npeak memory: {after:,.0f} MiB, of it {after - before:,.0f} MiB after the first block of {block:,} cells")
     for array in list(_ARRAYS):
         del _ARRAYS[array]
     arrays.clear()

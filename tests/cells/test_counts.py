@@ -54,6 +54,10 @@ def test_place_of_the_first_offender(form: type, value: float, kind: str) -> Non
     assert inspect_counts(sp.csr_matrix(negative))[:4] == ("negative", -3.0, 7, 4)
 
 
+def decontaminated(counts: sp.csr_matrix) -> np.ndarray:
+    return counts.toarray() * np.random.default_rng(0).uniform(0.5, 1, counts.shape) * 30
+
+
 def test_kinds_of_transformed_values() -> None:
     counts = sp.csr_matrix(poisson(g=200))
     log = log_normalise(counts)
@@ -68,8 +72,9 @@ def test_kinds_of_transformed_values() -> None:
     tpm = counts.multiply(1e6 / counts.sum(axis=1)).tocsr()
     assert inspect_counts(tpm).kind == "non-integer"
     assert "1e+06" in inspect_counts(tpm).detail or "1,000,000" in inspect_counts(tpm).detail
-    decontaminated = counts.toarray() * np.random.default_rng(0).uniform(0.5, 1, counts.shape) * 30
-    assert inspect_counts(decontaminated).kind == "non-integer"
+    mixed = np.concatenate([counts.toarray(), decontaminated(counts)])
+    assert "mixed: 50% of the rows" in inspect_counts(mixed).detail
+    assert inspect_counts(decontaminated(counts)).kind == "non-integer"
 
 
 def test_message() -> None:
@@ -119,6 +124,7 @@ def test_inversion_refuses() -> None:
 
 
 @pytest.mark.real
+@pytest.mark.filterwarnings("ignore:The '.*' option is deprecated")
 def test_inversion_of_real_cells() -> None:
     anndata = pytest.importorskip("anndata")
     path = DATA / "scrna" / "pbmc3k.h5ad"

@@ -342,7 +342,10 @@ BAD = {
     "negative": (lambda: with_value(-2.0), r"found -2 in row 17 \(gene GENE11\).*negative values"),
     "nan": (lambda: with_value(np.nan), r"found nan in row 17 \(gene GENE11\).*missing or infinite"),
     "infinite": (lambda: with_value(np.inf), r"found inf in row 17 \(gene GENE11\).*missing or infinite"),
-    "fraction": (lambda: with_value(2.5), r"found 2\.5 in row 17 \(gene GENE11\).*corrected, normalised"),
+    "fraction": (
+        lambda: with_value(2.5),
+        r"found 2\.5 in row 17 \(gene GENE11\).*of the rows looked at hold whole counts",
+    ),
     "cpm": (lambda: np.expm1(normalised().toarray()), r"without a logarithm \(each row sums to 10,000\)"),
 }
 

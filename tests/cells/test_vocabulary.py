@@ -97,6 +97,9 @@ def test_identifiers_cross_between_symbols_and_ids() -> None:
     # previous symbols, both ways
     assert tokens(GeneVocabulary(("MARCHF1", "LYZ")), ["MARCH1", "LYZ"]) == ["MARCHF1", "LYZ"]
     assert tokens(GeneVocabulary(("MARCH1", "LYZ")), ["MARCHF1", "LYZ"]) == ["MARCH1", "LYZ"]
+    # but not where the current symbol stands in the data too: then they were two genes
+    assert tokens(GeneVocabulary(("MARCHF1", "LYZ")), ["MARCH1", "MARCHF1"]) == [None, "MARCHF1"]
+    assert tokens(symbols, ["TP53", "ENSG00000141510.3"]) == ["TP53", "TP53"]
 
 
 def test_case_never_turns_mouse_into_human() -> None:

@@ -219,7 +219,7 @@ def test_calibration_lowers_the_error_of_an_overconfident_model(simulate: Callab
 def test_batches_are_held_out_whole(query: ad.AnnData, reference: ad.AnnData) -> None:
     sclm.tl.annotate(query, reference=reference, label_key="cell_type", batch_key="donor")
     assert query.uns[KEY]["params"]["batch_key"] == "donor"
-    assert "by donor" in query.uns[KEY]["card"]["split"]
+    assert "whole batches of donor" in query.uns[KEY]["card"]["split"]
 
 
 def test_same_seed_same_answer_and_blocks_do_not_matter(query: ad.AnnData, reference: ad.AnnData) -> None:

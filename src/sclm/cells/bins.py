@@ -48,33 +48,64 @@ def bin_values(counts: sp.csr_matrix, n_bins: int = 51) -> np.ndarray:
     return bins
 
 
+_SMALL = 2048  # whole counts below this are binned through a table of their frequencies
+
+
+@numba.njit(nogil=True, error_model="numpy", inline="never")
+def _edges_of(ordered: np.ndarray, shares: np.ndarray, edges: np.ndarray) -> None:
+    """Quantiles of sorted values, to numpy's last bit: the difference in float32, the rest in float64."""
+    n = ordered.size
+    for j in range(shares.size):
+        place = np.float64(n - 1) * shares[j]
+        low = min(int(np.floor(place)), n - 1)
+        high = min(low + 1, n - 1)
+        share = place - low
+        step = np.float64(np.float32(ordered[high] - ordered[low]))
+        if share >= 0.5:
+            edges[j] = ordered[high] - step * (1.0 - share)
+        else:
+            edges[j] = ordered[low] + step * share
+
+
 @per_cell
-def _bins(data: np.ndarray, indptr: np.ndarray, shares: np.ndarray, bins: np.ndarray) -> Any:
-    n_edges = shares.size
-    for i in numba.prange(indptr.size - 1):
-        start, stop = indptr[i], indptr[i + 1]
-        n = stop - start
+def _bins(data: np.ndarray, bounds: np.ndarray, shares: np.ndarray, bins: np.ndarray) -> Any:
+    for i in numba.prange(bounds.size - 1):
+        values = data[bounds[i] : bounds[i + 1]]
+        target = bins[bounds[i] : bounds[i + 1]]
+        n = values.size
         if n == 0:
             continue
-        ordered = np.sort(data[start:stop])
-        edges = np.empty(n_edges, np.float64)
-        for j in range(n_edges):
-            # numpy's linear interpolation: the difference in float32, the rest in float64
-            place = np.float64(n - 1) * shares[j]
-            low = min(int(np.floor(place)), n - 1)
-            high = min(low + 1, n - 1)
-            share = place - low
-            step = np.float64(np.float32(ordered[high] - ordered[low]))
-            if share >= 0.5:
-                edges[j] = ordered[high] - step * (1.0 - share)
-            else:
-                edges[j] = ordered[low] + step * share
-        for k in range(start, stop):
-            below, above = 0, n_edges
-            while below < above:
-                middle = (below + above) // 2
-                if edges[middle] <= data[k]:
-                    below = middle + 1
-                else:
-                    above = middle
-            bins[k] = below
+        edges = np.empty(shares.size, np.float64)
+        others = 0
+        for k in range(n):
+            others += not (values[k] == np.rint(values[k]) and values[k] >= 0 and values[k] < _SMALL)
+        if others == 0:
+            # few different counts: their frequencies give the sorted values, and each count is binned once
+            frequency = np.zeros(_SMALL, np.int32)
+            for k in range(n):
+                frequency[np.uint32(values[k])] += 1
+            ordered = np.empty(n, np.float32)
+            place = 0
+            for count in range(_SMALL):
+                for _ in range(frequency[count]):
+                    ordered[place] = count
+                    place += 1
+            _edges_of(ordered, shares, edges)
+            j = 0
+            for count in range(int(ordered[n - 1]) + 1):
+                while j < edges.size and edges[j] <= count:
+                    j += 1
+                frequency[count] = j  # from here on: the bin of this count
+            for k in range(n):
+                target[k] = frequency[np.uint32(values[k])]
+        else:
+            _edges_of(np.sort(values), shares, edges)
+            for k in range(n):
+                below, above = 0, edges.size
+                while below < above:
+                    middle = (below + above) // 2
+                    if edges[middle] <= values[k]:
+                        below = middle + 1
+                    else:
+                        above = middle
+                target[k] = below

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
     from numpy.typing import ArrayLike
 
+_SMALL = 1024  # whole counts below this are looked up
+
 #: Lower ends of the default levels: about 1.46 times the one before, rounded to whole counts.
 COUNT_EDGES: tuple[int, ...] = (1, 2, 3, 4, 6, 9, 13, 19, 28, 41, 60, 88, 128, 187, 274, 400, 585, 855, 1250)
 
@@ -45,16 +47,20 @@ def count_levels(counts: sp.csr_matrix, edges: ArrayLike = COUNT_EDGES) -> np.nd
         msg = f"edges must be a non-empty increasing sequence of finite numbers, found {edges!r}."
         raise ValueError(msg)
     levels = np.empty(counts.data.size, np.int32)
-    _levels(counts.data, ends, 1 << 14, levels)
+    table = np.searchsorted(ends, np.arange(_SMALL), side="right").astype(np.int32)  # most counts are small
+    _levels(counts.data, ends, table, 1 << 14, levels)
     return levels
 
 
 @per_cell
-def _levels(data: np.ndarray, edges: np.ndarray, chunk: int, levels: np.ndarray) -> Any:
+def _levels(data: np.ndarray, edges: np.ndarray, table: np.ndarray, chunk: int, levels: np.ndarray) -> Any:
     for k in numba.prange((data.size + chunk - 1) // chunk):
         for i in range(k * chunk, min(data.size, (k + 1) * chunk)):
             x = data[i]
-            level = 0  # most counts are 1 or 2: a scan from below beats a binary search
+            if 0 <= x < table.size and x == np.rint(x):
+                levels[i] = table[np.uint32(x)]
+                continue
+            level = 0
             while level < edges.size and x >= edges[level]:
                 level += 1
             levels[i] = level

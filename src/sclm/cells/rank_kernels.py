@@ -22,7 +22,8 @@ NOT_POSITIVE = 2
 
 _DIGIT = 11  # bits of the upper digit, at most: 2,048 buckets
 _LOW_DIGIT = 10
-_ROUNDING = np.uint32(5)  # products this many units in the last place apart may stand the wrong way round
+_BLOCK = 64  # neighbours compared at a time
+_ROUNDING = np.float32(5)  # products this many units in the last place apart may stand the wrong way round
 _FEW = 20  # words in a bucket that exchanges between neighbours still sort quickly
 _SMALLEST = np.uint32(0x0D800000)  # float32 bits of 2 ** -100: below, products lose digits
 _INFINITE = np.uint32(0x7F800000)
@@ -87,6 +88,14 @@ def _order_exactly(
 
 
 @numba.njit(nogil=True, error_model="numpy", inline="never")
+def _smallest_gap(words: np.ndarray, following: np.ndarray) -> Any:
+    gap = np.uint32(0xFFFFFFFF)
+    for k in range(words.size):
+        gap = min(gap, np.uint32(following[k] - words[k]))
+    return gap
+
+
+@numba.njit(nogil=True, error_model="numpy", inline="never")
 def _order_close(
     words: np.ndarray,
     low: Any,
@@ -100,19 +109,23 @@ def _order_close(
 ) -> None:
     """Order exactly every stretch of words in which neighbours differ by less than `margin`."""
     n = words.size
-    above = words[1:]
-    stop = 0
-    for k in range(n - 1):
-        if np.uint32(above[k] - words[k]) >= np.uint32(margin) or k < stop:
+    k = 0
+    while k < n - 1:
+        end = min(n - 1, k + _BLOCK)
+        if _smallest_gap(words[k:end], words[k + 1 : end + 1]) >= margin:
+            k = end
             continue
-        stop = k + 1
-        while stop < n and np.uint32(words[stop] - words[stop - 1]) < np.uint32(margin):
-            stop += 1
-        if stop - k == 2:  # a pair, the usual case, and mostly the products tell it
-            a, b = bits[words[k] & low], bits[words[k + 1] & low]
-            if a > b and a - b > _ROUNDING:
-                continue
-        _order_exactly(words[k:stop], low, data, columns, divisor, quotient, spare)
+        while k < end:
+            stop = k + 1
+            while stop < n and np.uint32(words[stop] - words[stop - 1]) < margin:
+                stop += 1
+            pair = stop - k == 2
+            if pair:  # the usual case, and mostly the products tell it
+                a, b = bits[words[k] & low], bits[words[k + 1] & low]
+                pair = a > b and a - b > _ROUNDING
+            if stop - k > 1 and not pair:
+                _order_exactly(words[k:stop], low, data, columns, divisor, quotient, spare)
+            k = stop
 
 
 @numba.njit(nogil=True, error_model="numpy", inline="never")
@@ -193,7 +206,7 @@ def _rank_row(
             if bits[k] == most:
                 top = x[k]
         whole = fractions == 0 and top < (1 << _DIGIT)
-    shift = np.uint32(0)
+    close = np.uint32(0)  # keys this near may stand the wrong way round
     if whole:
         high_bits = np.uint32(_DIGIT)
         low_bits = np.uint32(0)
@@ -201,10 +214,13 @@ def _rank_row(
         for k in range(n):
             words[k] = ((largest - np.uint32(x[k])) << place_bits) | np.uint32(k)
     else:
-        while ((most - least) >> shift) >> (high_bits + low_bits):
-            shift += one
+        # the range is stretched over all keys, so that buckets are small; rounding never turns an order round
+        n_keys = np.float32(1 << (high_bits + low_bits))
+        stretch = min(np.float32(1), n_keys * np.float32(1 - 1e-6) / max(np.float32(most - least), np.float32(1)))
         for k in range(n):
-            words[k] = (((most - bits[k]) >> shift) << place_bits) | np.uint32(k)
+            words[k] = (np.uint32(np.float32(most - bits[k]) * stretch) << place_bits) | np.uint32(k)
+        if not exact:
+            close = np.uint32(_ROUNDING * stretch + np.float32(0.5)) + one
 
     # ---- buckets of the upper digit
     upper_shift = place_bits + low_bits
@@ -220,10 +236,19 @@ def _rank_row(
     total = np.uint32(0)
     last = n_buckets
     asked = np.uint32(target.size)
-    for bucket in range(n_buckets):
+    half = n_buckets // 2
+    behind = np.uint32(0)
+    for bucket in range(half):
+        behind += upper[bucket]
+    for bucket in range(half):  # two running sums, since one would wait for itself
         size = upper[bucket]
         upper[bucket] = total
         total += size
+        size = upper[half + bucket]
+        upper[half + bucket] = behind
+        behind += size
+    if n_buckets % 2:
+        upper[n_buckets - 1] = behind
     if asked < n and not untrusted:
         last = 0
         while last < n_buckets and upper[last] < asked:
@@ -266,10 +291,8 @@ def _rank_row(
     # ---- stretches of keys too close to trust
     if untrusted:
         _order_exactly(spare[:n], low, x, columns, divisor, quotient, words)
-    elif not whole and (shift > 0 or not exact):
-        # the product is off by at most 2 units in the last place, so a pair by 5 with rounding
-        close = np.uint32(0) if exact else (_ROUNDING >> shift) + one
-        margin = (close + one) << place_bits
+    elif not whole:
+        margin = np.uint32((close + one) << place_bits)
         _order_close(spare[:n], low, margin, bits, x, columns, divisor, quotient, words)
 
     if tokens.size:

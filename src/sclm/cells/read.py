@@ -121,7 +121,7 @@ class CellSource:
         if not blocks:
             empty = sp.csr_matrix((0, self.n_genes), dtype=np.float32)
             return Cells(empty, self.genes, self.obs.iloc[:0])
-        obs = self.obs if rows is None else self.obs.iloc[self._row_numbers(rows)]
+        obs = self.obs.copy() if rows is None else self.obs.iloc[self._row_numbers(rows)]
         return Cells(sp.vstack([b.counts for b in blocks], format="csr"), self.genes, obs)
 
     def _row_numbers(self, rows: Any) -> np.ndarray:
@@ -185,11 +185,7 @@ class CellSource:
 
     def _cells(self, block: Any, rows: np.ndarray) -> Cells:
         counts = move_columns(self._counts(block, rows), self._codes, self.n_genes)
-        return Cells(counts, self.genes, self.obs if _is_all(rows, self.n_cells) else self.obs.iloc[rows])
-
-
-def _is_all(rows: np.ndarray, n: int) -> bool:
-    return rows.size == n and (n == 0 or (rows[0] == 0 and rows[-1] == n - 1 and bool((np.diff(rows) == 1).all())))
+        return Cells(counts, self.genes, self.obs.iloc[rows])
 
 
 def read_cells(

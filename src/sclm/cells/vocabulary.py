@@ -243,12 +243,15 @@ class GeneVocabulary:
             for i, ensembl in enumerate(identifiers.to_ensembl(asked)):
                 found[i] = self._without_version.get(ensembl, -1) if ensembl else -1
             return found
+        # a symbol beside its own successor was another gene in the annotation that the data come from
+        taken = set(ids[ids >= 0].tolist())
         approved = identifiers.to_symbol(asked)
         current = self._approved
         for i, symbol in enumerate(approved):
             if symbol:
                 token = self._without_version.get(symbol, -1)
-                found[i] = token if token >= 0 else current.get(symbol, -1)
+                token = token if token >= 0 else current.get(symbol, -1)
+                found[i] = token if is_ensembl(asked[i]) or token not in taken else -1
         return found
 
     @cached_property

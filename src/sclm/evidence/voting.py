@@ -102,7 +102,7 @@ def over_cluster(source: CellSource, *, seed: int) -> np.ndarray:
 
     Returns
     -------
-    (n_cells,) text, about 50 cells a cluster.
+    (n_cells,) text, about 50 cells a cluster, fewer in small data.
     """
     from sklearn.cluster import MiniBatchKMeans
 
@@ -115,6 +115,7 @@ def over_cluster(source: CellSource, *, seed: int) -> np.ndarray:
     sample = log_normalise(source.read(rows).counts)
     space = ReferenceSpace.fit(sample, sample[:0], n_components=50, seed=seed)
     points = np.concatenate([space.project(log_normalise(cells.counts)) for cells in source.blocks()])
-    n_clusters = max(1, len(points) // _CELLS_A_CLUSTER)
+    # Ten clusters at least where there are cells for them: a hundred cells hold more than two types.
+    n_clusters = max(1, len(points) // _CELLS_A_CLUSTER, min(10, len(points) // 10))
     means = MiniBatchKMeans(n_clusters, random_state=np.random.RandomState(seed), n_init=3, batch_size=4096)
     return np.array([f"cluster {c}" for c in means.fit_predict(points)], dtype=object)

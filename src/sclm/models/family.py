@@ -95,10 +95,11 @@ class Family:
             "base_model": None,
             "card": self.card,
         }
+        # config.json goes first and comes last: a folder without it is not a checkpoint, so an interrupted save is never loaded.
+        (folder / CONFIG).unlink(missing_ok=True)
         save_file({k: np.ascontiguousarray(v) for k, v in self.arrays().items()}, folder / WEIGHTS)
         (folder / VOCABULARY).write_text(self.vocabulary.to_json(), encoding="utf-8")
         (folder / CARD).write_text(_card_text(self.family, self.card), encoding="utf-8")
-        # config.json last: a folder without it is not a checkpoint, so an interrupted save is never loaded.
         (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
         self.path = folder
         return folder
@@ -129,12 +130,24 @@ class Family:
         return model
 
     def provenance(self) -> dict[str, Any]:
-        """Family, checkpoint and sha256 of the weights, for the record beside a result."""
-        digest = None
-        if self.path is not None and (self.path / WEIGHTS).exists():
-            with (self.path / WEIGHTS).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"family": self.family, "checkpoint": str(self.path) if self.path else None, "sha256": digest}
+        """What made a result, for the record beside it.
+
+        Returns
+        -------
+        ``family``, ``checkpoint`` (folder, where there is one), ``settings`` (the scalars of the configuration), and
+        ``sha256`` of configuration, genes and arrays: the same for a model in memory and for its saved copy.
+        """
+        config = dataclasses.asdict(self.config)
+        digest = hashlib.sha256(json.dumps([self.family, config, self.vocabulary.tokens]).encode())
+        for name, array in sorted(self.arrays().items()):
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return {
+            "family": self.family,
+            "checkpoint": str(self.path) if self.path else None,
+            "settings": {k: v for k, v in config.items() if not isinstance(v, list | tuple)},
+            "sha256": digest.hexdigest(),
+        }
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _NOVELTY_COMPONENTS = 50
+_CALIBRATED = 50  # held-out cells below which a temperature says little
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,17 @@ class BaselineAnnotator(Family, abc.ABC):
             raise TypeError(f"{cls.family!r} needs label_key=, the column of .obs with the cell types.")
         ontology = Ontology.load("cl")
         labels = read_labels(source.obs[label_key], ontology, label_key)
+        cls._check(cls.Config(**options))
+        reference = Reference(source, labels.rows, genes)
+        if not reference.filled.all():
+            logger.warning(
+                "%d of %d labelled cells have no counts in the %d genes that are used and are left out.",
+                int((~reference.filled).sum()), len(labels.rows), len(reference.vocabulary.tokens),
+            )  # fmt: skip
+            labels = labels.keep(reference.filled)
+            reference = Reference(source, labels.rows, genes)
+        batches = None if batch_key is None else source.obs[batch_key].astype(str).to_numpy()[labels.rows]
+        rng = np.random.default_rng(seed)
         config = cls.Config(
             labels=labels.labels,
             term_ids=labels.term_ids,
@@ -99,11 +111,7 @@ class BaselineAnnotator(Family, abc.ABC):
             ontology_version=ontology.version,
             **options,
         )
-        cls._check(config)
-        reference = Reference(source, labels.rows, genes)
-        batches = None if batch_key is None else source.obs[batch_key].astype(str).to_numpy()[labels.rows]
-        rng = np.random.default_rng(seed)
-        held = hold_out(labels.codes, batches, rng)
+        held, by_batch = hold_out(labels.codes, batches, rng)
 
         learnt = cls._learn(config, reference, labels.codes, ~held, seed=seed, start=None)
         scores = reference.over(lambda block: cls._score(config, learnt, block, None), held) if held.any() else None
@@ -115,13 +123,18 @@ class BaselineAnnotator(Family, abc.ABC):
         )
         card: dict[str, Any] = {
             "data": f"{len(labels.rows):,} labelled cells, {len(reference.vocabulary.tokens):,} genes, {len(labels.labels)} types",
-            "split": f"{int(held.sum()):,} cells held out for calibration, " + (f"by {batch_key}" if batches is not None else "drawn within each type"),
+            "split": f"{int(held.sum()):,} cells held out for calibration, " + (f"whole batches of {batch_key}" if by_batch else "drawn within each type"),
             "limits": "Names only the types of its reference; confidences are calibrated for data like the reference.",
         }  # fmt: skip
         if scores is not None and len(truth):
             majority = np.bincount(labels.codes[~held], minlength=len(labels.labels)).argmax()
             card["held_out_accuracy"] = round(float((scores.argmax(axis=1) == truth).mean()), 4)
             card["held_out_accuracy_of_the_majority_type"] = round(float((truth == majority).mean()), 4)
+        if held.sum() < _CALIBRATED:
+            logger.warning(
+                "only %d cells were held out for calibration: confidences are little more than the raw probabilities.",
+                int(held.sum()),
+            )
         learnt = cls._learn(config, reference, labels.codes, np.ones(len(held), dtype=bool), seed=seed, start=learnt)
         arrays = {
             **learnt,
@@ -223,6 +236,9 @@ class BaselineAnnotator(Family, abc.ABC):
         cls, config: AnnotatorConfig, vocabulary: GeneVocabulary, arrays: dict[str, np.ndarray], card: dict[str, Any]
     ) -> Self:
         """The inverse of :meth:`arrays`."""
+        genes = len(arrays.get("gene_share", ()))
+        if genes != len(vocabulary):
+            raise ValueError(f"The arrays are of {genes:,} genes, the vocabulary of {len(vocabulary):,}: the checkpoint is broken.")
         return cls(config, vocabulary, arrays, card)
 
 

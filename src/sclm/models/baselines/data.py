@@ -64,7 +64,9 @@ class Reference:
         mean = np.zeros_like(total)
         blocks: list[sparse.csr_matrix] | None = []
         entries = 0
+        filled = []
         for counts in self._counts():
+            filled.append(np.diff(counts.indptr) > 0)
             total += np.asarray(counts.sum(axis=0)).ravel()
             block = log_normalise(counts, TARGET_SUM)
             mean += np.asarray(block.sum(axis=0)).ravel()
@@ -77,6 +79,7 @@ class Reference:
             raise ValueError(
                 "The reference has no counts in the genes that are used, found 0 in all cells. Check its counts and genes."
             )
+        self.filled = np.concatenate(filled)  # (n,) bool: cells with counts in these genes
         self.gene_share = total / total.sum()  # (G,) sums to 1
         self.gene_mean = (mean / len(self.rows)).astype(np.float32)  # (G,)
         self._blocks = blocks

@@ -28,6 +28,21 @@ class Labels(NamedTuple):
     term_ids: tuple[str, ...]  # ontology id of each type, or "unknown"
     original: pd.DataFrame  # one row a label of the reference: label, n_cells, name, term_id, kind
 
+    def keep(self, cells: np.ndarray) -> Labels:
+        """Only these cells, (n,) bool; types without a cell left go."""
+        types, codes = np.unique(self.codes[cells], return_inverse=True)
+        if len(types) < 2:
+            raise ValueError(
+                f"The reference must hold at least two cell types with counts in the genes that are used, found {len(types)}. "
+                "Check that its genes and those of the data overlap."
+            )
+        return self._replace(
+            rows=self.rows[cells],
+            codes=codes.astype(np.int64),
+            labels=tuple(self.labels[t] for t in types),
+            term_ids=tuple(self.term_ids[t] for t in types),
+        )
+
 
 def read_labels(values: pd.Series, ontology: Ontology, key: str) -> Labels:
     """Resolve the labels of a reference; labels of one term are merged, unresolved ones reported and kept.
@@ -95,7 +110,7 @@ def read_labels(values: pd.Series, ontology: Ontology, key: str) -> Labels:
     )
 
 
-def hold_out(codes: np.ndarray, batches: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+def hold_out(codes: np.ndarray, batches: np.ndarray | None, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
     """Choose about a fifth of the cells for calibration.
 
     Parameters
@@ -103,22 +118,29 @@ def hold_out(codes: np.ndarray, batches: np.ndarray | None, rng: np.random.Gener
     codes
         (n,) type of each cell.
     batches
-        (n,) donor or batch of each cell; whole batches are then held out. None draws cells within each type.
+        (n,) donor or batch of each cell; whole batches are then held out where there are at least two. None draws cells
+        within each type.
     rng
         Source of randomness.
 
     Returns
     -------
-    (n,) bool. Every type keeps at least one cell to learn from.
+    (n,) bool, and whether whole batches were held out. Every type keeps at least one cell to learn from.
     """
     n = len(codes)
     wanted = min(_HELD_OUT_SHARE * n, _HELD_OUT_CELLS)
     held = np.zeros(n, dtype=bool)
-    if batches is not None and len(np.unique(batches)) > 1:
-        order = rng.permutation(np.unique(batches))[:-1]  # one batch always stays
-        sizes = np.array([(batches == b).sum() for b in order])
-        n_batches = max(1, int(np.searchsorted(np.cumsum(sizes), wanted, side="right")))
-        held = np.isin(batches, order[:n_batches])
+    by_batch = batches is not None and len(np.unique(batches)) > 1
+    if by_batch:
+        names, sizes = np.unique(np.asarray(batches), return_counts=True)
+        taken = 0
+        # In random order, each batch that brings the total nearer to what is wanted; the smallest where none does.
+        for i in rng.permutation(len(names)):
+            if abs(taken + sizes[i] - wanted) < abs(taken - wanted):
+                held |= np.asarray(batches) == names[i]
+                taken += int(sizes[i])
+        if not taken:
+            held = np.asarray(batches) == names[sizes.argmin()]
     else:
         for code in np.unique(codes):
             cells = np.flatnonzero(codes == code)
@@ -126,4 +148,4 @@ def hold_out(codes: np.ndarray, batches: np.ndarray | None, rng: np.random.Gener
             held[rng.choice(cells, max(share, 0), replace=False)] = True
     # Types that live in held-out batches alone must be learnt: their cells go back.
     only_held = np.setdiff1d(codes[held], codes[~held])
-    return held & ~np.isin(codes, only_held)
+    return held & ~np.isin(codes, only_held), by_batch
