@@ -6,6 +6,7 @@ import datetime
 import enum
 import logging
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 SCHEMA = 1
 _SLOTS = ("obs", "obsm", "obsp", "var", "varm", "layers", "uns")
 _ABSENT = object()
+_VERSIONS = ("anndata", "numpy", "pandas", "scikit-learn", "scipy")  # what a result may change with
 
 
 def record(
@@ -48,7 +50,7 @@ def record(
 
     Returns
     -------
-    ``{"tool", "schema", "sclm", "model", "params", "seed", …}``.
+    ``{"tool", "schema", "sclm", "versions", "model", "params", "seed", …}``.
     """
     from sclm import __version__
 
@@ -56,6 +58,7 @@ def record(
         "tool": tool,
         "schema": SCHEMA,
         "sclm": __version__,
+        "versions": {name: metadata.version(name) for name in _VERSIONS},
         "model": dict(model or {}),
         "params": dict(params or {}),
     }

@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 from scipy.special import softmax as scipy_softmax
 
-from sclm.evidence import ReferenceSpace, back_off, consensus, fit_temperature, softmax
+from sclm.evidence import ReferenceSpace, back_off, consensus, fit_temperature, over_cluster, softmax
 
 if TYPE_CHECKING:
     from sclm.knowledge import Ontology
@@ -32,6 +32,13 @@ def test_temperature_is_found_again(true_temperature: float) -> None:
     p = scipy_softmax(z / true_temperature, axis=1)
     truth = (p.cumsum(1) > rng.random((len(z), 1))).argmax(1)
     assert fit_temperature(z, truth) == pytest.approx(true_temperature, rel=0.05)
+
+
+def test_a_handful_of_cells_does_not_make_a_model_sure() -> None:
+    """Four held-out cells that all happen to be right: the likelihood alone would go to the coldest temperature."""
+    z = np.eye(4)
+    assert fit_temperature(z, np.arange(4)) > 0.7
+    assert fit_temperature(np.tile(z, (500, 1)), np.tile(np.arange(4), 500)) < 0.3
 
 
 def test_temperature_without_cells_is_one() -> None:
@@ -103,6 +110,14 @@ def test_consensus_of_a_group_without_voters(ontology: Ontology) -> None:
     assert answer["label"][0] == "unknown"
     assert answer["confidence"][0] == 0
     assert answer["label"][2] == LABELS[0]
+
+
+def test_small_data_still_has_several_clusters(pbmc) -> None:
+    from sclm.cells import read_cells
+
+    groups = over_cluster(read_cells(pbmc[:90]), seed=0)
+    assert len(groups) == 90
+    assert 5 <= len(set(groups)) <= 9
 
 
 def test_novelty_is_the_stated_statistic() -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import anndata as ad
 import numpy as np
 import pytest
 
 import sclm
-from sclm.cells import read_cells
+from sclm.cells import GeneVocabulary, read_cells
 from sclm.models import FAMILIES, Published, registry
+from sclm.models.baselines.labels import hold_out
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import anndata as ad
 
 
 def test_mean_profiles_agree_with_dense_correlation(reference: ad.AnnData, query: ad.AnnData) -> None:
@@ -160,3 +160,127 @@ def test_hub_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reference: a
                 sclm.load("published")
         else:
             assert sclm.load("published").family == "majority"
+
+
+def test_provenance_is_of_the_content(tmp_path: Path, reference: ad.AnnData) -> None:
+    """The same for a model and its copy, and not fooled by another model in the folder."""
+    logistic = sclm.train("logistic", reference, label_key="cell_type")
+    mean = sclm.train("mean", reference, label_key="cell_type")
+    before = logistic.provenance()["sha256"]
+    folder = logistic.save(tmp_path / "m")
+    mean.save(folder, overwrite=True)
+    assert logistic.provenance()["sha256"] == before
+    assert sclm.load(folder).provenance()["sha256"] == mean.provenance()["sha256"] != before
+    assert logistic.provenance()["settings"]["penalty"] == 0.01
+    other = sclm.train("logistic", reference, label_key="cell_type", penalty=0.02)
+    assert other.provenance()["sha256"] != before
+
+
+def test_an_interrupted_save_is_no_checkpoint(
+    tmp_path: Path, reference: ad.AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import safetensors.numpy
+
+    model = sclm.train("mean", reference, label_key="cell_type")
+    folder = model.save(tmp_path / "m")
+    monkeypatch.setattr(safetensors.numpy, "save_file", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        model.save(folder, overwrite=True)
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        sclm.load(folder)
+
+
+def test_a_broken_checkpoint_is_refused(tmp_path: Path, reference: ad.AnnData) -> None:
+    folder = sclm.train("mean", reference, label_key="cell_type").save(tmp_path / "m")
+    part = GeneVocabulary(tuple(reference.var_names[:50]))
+    (folder / "vocabulary.json").write_text(part.to_json())
+    with pytest.raises(ValueError, match="120 genes, the vocabulary of 50"):
+        sclm.load(folder)
+
+
+class TestHoldOut:
+    def test_within_types(self) -> None:
+        codes = np.repeat([0, 1, 2, 3], [500, 100, 10, 1])
+        held, by_batch = hold_out(codes, None, np.random.default_rng(0))
+        assert not by_batch
+        assert np.bincount(codes[held], minlength=4).tolist() == [100, 20, 2, 0]
+
+    def test_whole_batches_near_a_fifth(self) -> None:
+        rng = np.random.default_rng(0)
+        codes, batches = rng.integers(0, 3, 1000), rng.integers(0, 10, 1000).astype(str)
+        for seed in range(20):
+            held, by_batch = hold_out(codes, batches, np.random.default_rng(seed))
+            assert by_batch
+            assert 0.1 < held.mean() < 0.3
+            assert all(held[batches == b].all() or not held[batches == b].any() for b in np.unique(batches))
+
+    def test_of_two_unequal_batches_the_small_one(self) -> None:
+        batches = np.repeat(["large", "small"], [480, 25])
+        for seed in range(10):
+            held, _ = hold_out(np.arange(505) % 3, batches, np.random.default_rng(seed))
+            assert held.sum() == 25
+            assert (batches[held] == "small").all()
+
+    def test_one_batch_is_not_called_batches(self, reference: ad.AnnData) -> None:
+        held, by_batch = hold_out(np.arange(100) % 2, np.repeat("only", 100), np.random.default_rng(0))
+        assert not by_batch
+        assert held.sum() == 20
+        one = reference.copy()
+        one.obs["donor"] = "only"
+        model = sclm.train("mean", one, label_key="cell_type", batch_key="donor")
+        assert "drawn within each type" in model.card["split"]
+
+    def test_a_type_of_one_batch_is_learnt(self) -> None:
+        codes = np.repeat([0, 1, 2], [40, 40, 20])
+        batches = np.repeat(["a", "b", "c"], [40, 40, 20])  # each type lives in one batch
+        held, _ = hold_out(codes, batches, np.random.default_rng(0))
+        assert not held.any()
+
+
+@pytest.mark.parametrize("family", ["logistic", "knn", "mean", "majority"])
+def test_reference_cells_without_counts_are_left_out(
+    reference: ad.AnnData, query: ad.AnnData, family: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    counts = reference.X.toarray()
+    counts[[0, 17, 203]] = 0
+    with_empty = ad.AnnData(counts, obs=reference.obs, var=reference.var)
+    without = with_empty[counts.sum(1) > 0].copy()
+    a = sclm.train(family, with_empty, label_key="cell_type")
+    assert "3 of 400 labelled cells have no counts" in caplog.text
+    b = sclm.train(family, without, label_key="cell_type")
+    cells = read_cells(query).read()
+    np.testing.assert_allclose(a.annotate(cells).probabilities, b.annotate(cells).probabilities, atol=1e-6)
+
+
+def test_a_small_panel_still_learns(pbmc: ad.AnnData) -> None:
+    """Twelve genes: some cells have none of them, and the others must not be drowned by it."""
+    panel = pbmc[
+        :, ["CD3D", "CD8B", "NKG7", "GNLY", "CD79A", "MS4A1", "LYZ", "CST3", "S100A8", "FCER1A", "IL32", "CCL5"]
+    ].copy()
+    assert (panel.X.sum(axis=1) == 0).any()
+    model = sclm.train("logistic", panel, label_key="cell_type")
+    assert model.card["held_out_accuracy"] > model.card["held_out_accuracy_of_the_majority_type"] + 0.2
+
+
+def test_kernels_agree_with_numpy() -> None:
+    from scipy import sparse
+    from scipy.special import log_softmax
+
+    from sclm.models.baselines.softmax import add_gradient, loss_and_residual
+
+    rng = np.random.default_rng(0)
+    x = sparse.random(60, 30, density=0.3, format="csr", random_state=1, dtype=np.float32)
+    w, b = rng.normal(size=(30, 4)).astype(np.float32), rng.normal(size=4).astype(np.float32)
+    scale, importance = rng.random(60).astype(np.float32), rng.random(60).astype(np.float32)
+    importance[:5] = 0
+    codes = rng.integers(0, 4, 60)
+    residual, gradient = np.empty((60, 4), dtype=np.float32), np.zeros((31, 4))
+    loss = loss_and_residual(x.data, x.indices, x.indptr, scale, w, b, codes, importance, residual)
+    columns = x.tocsc()
+    add_gradient(columns.data, columns.indices, columns.indptr, scale, residual, gradient)
+    dense = x.toarray() * scale[:, None]
+    log_p = log_softmax(dense @ w + b, axis=1)
+    expected = importance[:, None] * (np.exp(log_p) - np.eye(4)[codes])
+    assert loss == pytest.approx(-(importance * log_p[np.arange(60), codes]).sum(), rel=1e-5)
+    np.testing.assert_allclose(residual, expected, atol=1e-5)
+    np.testing.assert_allclose(gradient[:30], dense.T @ expected, atol=1e-5)

@@ -11,14 +11,16 @@ import pytest
 import sclm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import anndata as ad
 
 
 @pytest.fixture
-def annotated(query: ad.AnnData, reference: ad.AnnData) -> Iterator[ad.AnnData]:
-    sclm.tl.annotate(query, "mean", reference=reference, label_key="cell_type")
+def annotated(simulate: Callable[..., ad.AnnData]) -> Iterator[ad.AnnData]:
+    """Types so alike that some answers are wrong."""
+    query = simulate(120, strength=0.9, seed=2)
+    sclm.tl.annotate(query, "mean", reference=simulate(400, strength=0.9, seed=1), label_key="cell_type")
     query.obsm["X_umap"] = np.random.default_rng(0).normal(size=(120, 2))
     yield query
     plt.close("all")
@@ -74,7 +76,42 @@ def test_reliability_points(annotated: ad.AnnData) -> None:
     bins = np.clip(np.ceil(confidence * 5) - 1, 0, 4)
     expected = [(confidence[bins == b].mean(), correct[bins == b].mean()) for b in np.unique(bins)]
     np.testing.assert_allclose(points, expected)
-    assert f"accuracy {correct.mean():.3f}" in ax.get_title()
+    assert 0.3 < correct.mean() < 1
+    assert f"{correct.mean():.1%} right" in ax.get_title()
+
+
+def test_reliability_reads_free_labels_and_vague_answers(annotated: ad.AnnData) -> None:
+    free = {"B cell": "CD19+ B", "T cell": "T lymphocytes", "natural killer cell": "NK", "monocyte": "mono"}
+    annotated.obs["free"] = annotated.obs["cell_type"].astype(str).map(free)
+    titles = [sclm.pl.annotate_reliability(annotated, k).get_title() for k in ("cell_type", "free")]
+    assert titles[0] == titles[1]
+    # An answer that is true but vague is right: all cells are leukocytes.
+    annotated.obs["sclm_cell_type"] = "leukocyte"
+    annotated.obs["sclm_cell_type_ontology_term_id"] = "CL:0000738"
+    assert sclm.pl.annotate_reliability(annotated, "cell_type").get_title().startswith("100.0% right")
+    annotated.obs["free"] = np.nan
+    with pytest.raises(ValueError, match="found 0 to compare"):
+        sclm.pl.annotate_reliability(annotated, "free")
+
+
+def test_agreement_leaves_out_missing_labels(annotated: ad.AnnData) -> None:
+    label = annotated.obs["cell_type"].astype(object)
+    label.iloc[:60] = np.nan
+    annotated.obs["part"] = label
+    ax = sclm.pl.annotate_agreement(annotated, "part")
+    rows = [t.get_text() for t in ax.get_yticklabels()]
+    assert sum(int(r.rsplit("(", 1)[1].rstrip(")")) for r in rows) == 60
+    assert not any("nan" in r for r in rows)
+
+
+def test_many_types_get_their_own_colours(annotated: ad.AnnData) -> None:
+    names = [f"type {i}" for i in range(120)]
+    annotated.obs["sclm_cell_type"] = annotated.obs["sclm_cell_type"].cat.rename_categories(str).astype(object)
+    annotated.obs["sclm_cell_type"] = names
+    annotated.obs["sclm_cell_type"] = annotated.obs["sclm_cell_type"].astype("category")
+    axes = sclm.pl.annotate(annotated)
+    assert len({tuple(c) for c in axes[0].collections[0].get_facecolor()}) == 120
+    assert len(axes[0].get_legend().get_texts()) == 44
 
 
 def test_errors_name_what_is_missing(annotated: ad.AnnData, query: ad.AnnData) -> None:

@@ -51,6 +51,9 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert {"sclm_cell_type", "sclm_cell_type_confidence", "sclm_backed_off"} <= set(annotated.obs)
     assert annotated.n_obs == 209
 
+    figures = sorted(path.name for path in (tmp_path / "out" / "figures").iterdir())
+    assert figures == ["agreement.png", "coverage.png", "embedding.png", "reliability.png"]
+
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     parser = Balanced()
     parser.feed(page)

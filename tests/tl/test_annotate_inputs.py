@@ -88,9 +88,35 @@ def test_error_before_any_work(query: ad.AnnData, reference: ad.AnnData, case: s
 def test_a_bad_reference_is_refused_too(query: ad.AnnData, reference: ad.AnnData, case: str) -> None:
     bad = reference.copy()
     ERRORS[case][0](bad)
-    with pytest.raises(ValueError, match=r"raw.*counts"):
+    with pytest.raises(ValueError, match=r"reference\.X must hold raw integer counts") as error:
         sclm.tl.annotate(query, reference=bad, label_key="cell_type")
+    assert "adata" not in str(error.value)
+    assert " layer=" not in str(error.value)  # of the reference it is reference_layer=
     assert KEY not in query.obs
+
+
+def test_a_log_normalised_reference_is_inverted_when_asked(query: ad.AnnData, reference: ad.AnnData) -> None:
+    log = reference.copy()
+    lognormal(log)
+    plain = sclm.tl.annotate(query, reference=reference, label_key="cell_type", copy=True)
+    result = sclm.tl.annotate(query, reference=log, label_key="cell_type", invert_log1p=True, copy=True)
+    np.testing.assert_allclose(result.obsm[f"{KEY}_probabilities"], plain.obsm[f"{KEY}_probabilities"], atol=1e-4)
+
+
+def test_results_cannot_go_into_a_view_of_a_file(query: ad.AnnData, reference: ad.AnnData, tmp_path: Path) -> None:
+    view = backed(query, tmp_path)[:50]
+    with pytest.raises(ValueError, match="copy=True"):
+        sclm.tl.annotate(view, reference=reference, label_key="cell_type")
+    assert sclm.tl.annotate(view, reference=reference, label_key="cell_type", copy=True).n_obs == 50
+
+
+def test_too_small_a_panel_for_a_model_says_what_to_do(query: ad.AnnData, reference: ad.AnnData) -> None:
+    model = sclm.train("mean", reference, label_key="cell_type")
+    panel = query[:, :12].copy()
+    with pytest.raises(ValueError, match=r"found 10\.0%.*reference= and label_key="):
+        sclm.tl.annotate(panel, model)
+    sclm.tl.annotate(panel, "mean", reference=reference, label_key="cell_type")
+    assert KEY in panel.obs
 
 
 @pytest.mark.parametrize("shape", [(0, 120), (120, 0), (0, 0)])
@@ -108,6 +134,8 @@ ARGUMENTS = {
     "layer missing": ({"label_key": "cell_type", "layer": "count"}, KeyError, "count"),
     "groupby missing": ({"label_key": "cell_type", "groupby": "leiden"}, KeyError, "leiden"),
     "two ways to vote": ({"label_key": "cell_type", "groupby": "donor", "majority_voting": True}, ValueError, "either"),
+    "confidence as text": ({"label_key": "cell_type", "min_confidence": "0.8"}, ValueError, "'0.8'"),
+    "settings of a reference without one": ({"reference_layer": "counts"}, ValueError, "reference_layer describe"),
     "confidence above 1": ({"label_key": "cell_type", "min_confidence": 80}, ValueError, "found 80"),
     "slash in the key": ({"label_key": "cell_type", "key_added": "T/NK"}, ValueError, "'/'"),
     "batch column missing": ({"label_key": "cell_type", "batch_key": "donr"}, KeyError, "donor"),
@@ -118,7 +146,7 @@ ARGUMENTS = {
 def test_wrong_arguments(query: ad.AnnData, reference: ad.AnnData, case: str) -> None:
     options, error, message = ARGUMENTS[case]
     before = fingerprint(query)
-    given = {} if case.startswith("no reference") else {"reference": reference}
+    given = {} if case.startswith(("no reference", "settings")) else {"reference": reference}
     with pytest.raises(error, match=message):
         sclm.tl.annotate(query, **given, **options)
     assert fingerprint(query) == before

@@ -97,7 +97,7 @@ def _reason(names: Sequence[str], vocabulary: GeneVocabulary) -> str:
         )
     return (
         f"the names hardly meet ({shown}). If adata.var holds other gene names pass gene_key=; a gene panel or a "
-        "selection of variable genes needs all genes of the model's kind, or a smaller min_share."
+        "selection of variable genes needs a model that was trained on those genes."
     )
 
 

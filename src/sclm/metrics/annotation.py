@@ -61,7 +61,8 @@ def annotation(
         from the prediction. `hierarchical_precision`, `hierarchical_recall`, `hierarchical_f1` (Kiritchenko et al. 2006):
         overlap of the ancestor sets, labels included and roots excluded, summed over cells. `lca_distance`: mean number
         of edges from truth to prediction through a common ancestor; labels outside the ontology hang from a root above
-        all. `expected_calibration_error`: 15 bins, without the abstaining cells. `unknown_share`: of abstaining cells.
+        all. `expected_calibration_error`: 15 bins, without the abstaining cells; with an ontology, an answer is right when
+        it is the true type or a kind that the true type belongs to. `unknown_share`: of abstaining cells.
         All in [0, 1] but the distance; NaN where the input for a score is missing.
 
     Raises
@@ -82,10 +83,12 @@ def annotation(
 
     sure = _confidence(confidence, probabilities, categories, predicted, pairs, ontology)
     claimed = ~pairs.unknown[pairs.of_cell]
+    # The confidence of a general term is that of all below it: "T cell" for a CD4 T cell is a true statement.
+    right = pairs.exact if ontology is None else np.isin(_kinds(pairs, ontology), ["exact", "ancestor"])
     result["expected_calibration_error"] = (
         float("nan")
         if sure is None
-        else expected_calibration_error(pairs.exact[pairs.of_cell][claimed], sure[claimed], n_bins=15)
+        else expected_calibration_error(right[pairs.of_cell][claimed], sure[claimed], n_bins=15)
     )
     result["unknown_share"] = pairs.mean(pairs.unknown.astype(np.float64))
     return result
@@ -108,6 +111,11 @@ def match_kind(truth: ArrayLike, predicted: ArrayLike, ontology: Ontology) -> np
         `"sibling"`, with a common parent; `"other"`; `"unknown"` where the prediction abstains.
     """
     pairs = _Pairs(truth, predicted, ontology)
+    return _kinds(pairs, ontology)[pairs.of_cell]
+
+
+def _kinds(pairs: _Pairs, ontology: Ontology) -> np.ndarray:
+    """(p,) kind of each distinct pair."""
     kinds = np.full(len(pairs.count), "other", dtype="<U10")
     for i, (true, guess) in enumerate(zip(pairs.true_id, pairs.guess_id, strict=True)):
         if pairs.unknown[i]:
@@ -122,7 +130,7 @@ def match_kind(truth: ArrayLike, predicted: ArrayLike, ontology: Ontology) -> np
             kinds[i] = "descendant"
         elif set(ontology.parents(true)) & set(ontology.parents(guess)):
             kinds[i] = "sibling"
-    return kinds[pairs.of_cell]
+    return kinds
 
 
 def _is_unknown(label: Any) -> bool:

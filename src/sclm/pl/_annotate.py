@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _UNKNOWN_COLOUR = "#c8c8c8"
+_MAX_LEGEND = 44  # types in the legend, the most frequent ones
 _MAX_NAME = 34  # characters of a name on a tick; longer ones break into lines
 
 
@@ -51,7 +53,8 @@ def annotate(
     labels = pd.Categorical(adata.obs[key])
     colours = _colours(adata, key, labels)
 
-    n_columns = 1 + (len(labels.categories) - 1) // 22
+    listed = adata.obs[key].value_counts().index[:_MAX_LEGEND]
+    n_columns = 1 + (len(listed) - 1) // 22
     figure, axes = plt.subplots(1, 2, figsize=(10.5 + 3.0 * n_columns, 4.6), layout="constrained")
     order = np.argsort(labels.codes == _code(labels, "unknown"), kind="stable")[::-1]  # unknown cells lie underneath
     axes[0].scatter(
@@ -62,6 +65,8 @@ def annotate(
         rasterized=True,
     )
     for category, colour in zip(labels.categories, colours, strict=True):
+        if category not in listed:
+            continue
         n = int((labels == category).sum())
         axes[0].scatter([], [], s=40, c=[colour], label=f"{_wrap(category)} ({n:,})")
     axes[0].legend(
@@ -101,7 +106,7 @@ def annotate_agreement(
     adata
         Annotated by :func:`sclm.tl.annotate`.
     reference_key
-        Column of ``.obs`` with the labels to compare with.
+        Column of ``.obs`` with the labels to compare with; cells without one are left out.
     key
         ``key_added`` of that call.
     ax
@@ -116,6 +121,8 @@ def annotate_agreement(
     ------
     KeyError
         If there is no such result, or no such column.
+    ValueError
+        If no cell has a label.
     """
     import matplotlib.pyplot as plt
 
@@ -127,7 +134,9 @@ def annotate_agreement(
             "predicted": adata.obs[key].astype(str).to_numpy(dtype=object),
             "confidence": adata.obs[f"{key}_confidence"].to_numpy(dtype=float),
         }
-    )
+    )[adata.obs[reference_key].notna().to_numpy()]
+    if table.empty:
+        raise ValueError(f".obs[{reference_key!r}] has no labels to compare with: all {adata.n_obs} are missing.")
     counts = pd.crosstab(table["truth"], table["predicted"])
     share = counts.div(counts.sum(axis=1), axis=0)
     confidence = table.pivot_table(
@@ -181,17 +190,24 @@ def annotate_agreement(
 
 
 def annotate_reliability(
-    adata: anndata.AnnData, truth_key: str, *, key: str = "sclm_cell_type", n_bins: int = 10, ax: Axes | None = None
+    adata: anndata.AnnData,
+    truth_key: str,
+    *,
+    key: str = "sclm_cell_type",
+    n_bins: int = 15,
+    ax: Axes | None = None,
 ) -> Axes:
     """Reliability diagram: how often the annotation is right at each confidence.
+
+    An answer is right when it is the true type or, after back-off, a kind that the true type belongs to.
 
     Parameters
     ----------
     adata
         Annotated by :func:`sclm.tl.annotate`.
     truth_key
-        Column of ``.obs`` with true labels: names, or ontology ids where the column holds ids. Cells without one are left
-        out.
+        Column of ``.obs`` with true labels: ontology ids, names or free labels, which are resolved. Cells without one, and
+        cells named ``"unknown"``, are left out.
     key
         ``key_added`` of that call.
     n_bins
@@ -207,21 +223,27 @@ def annotate_reliability(
     ------
     KeyError
         If there is no such result, or no such column.
+    ValueError
+        If no cell has both a true label and a name.
     """
     import matplotlib.pyplot as plt
 
-    from sclm.metrics import expected_calibration_error, reliability
+    from sclm.knowledge import Ontology
+    from sclm.metrics import expected_calibration_error, match_kind, reliability
 
     results.read(adata, key, "annotate")
     _require_column(adata, truth_key)
-    truth = adata.obs[truth_key]
-    labelled = truth.notna().to_numpy()
-    truth = truth.astype(str).to_numpy(dtype=object)[labelled]
-    ids = adata.obs[f"{key}_ontology_term_id"].astype(str).to_numpy(dtype=object)[labelled]
-    names = adata.obs[key].astype(str).to_numpy(dtype=object)[labelled]
-    are_ids = len(truth) > 0 and all(":" in t for t in pd.unique(truth))
-    correct = truth == (ids if are_ids else names)
-    confidence = adata.obs[f"{key}_confidence"].to_numpy(dtype=float)[labelled]
+    names = adata.obs[key].astype(str).to_numpy(dtype=object)
+    ids = adata.obs[f"{key}_ontology_term_id"].astype(str).to_numpy(dtype=object)
+    judged = adata.obs[truth_key].notna().to_numpy() & (names != "unknown")
+    if not judged.any():
+        raise ValueError(
+            f"No cell has a true label in .obs[{truth_key!r}] and a name in .obs[{key!r}]: found 0 to compare."
+        )
+    truth = adata.obs[truth_key].astype(str).to_numpy(dtype=object)[judged]
+    answer = np.where(ids == "unknown", names, ids)[judged]  # labels that are no term stand for themselves
+    correct = np.isin(match_kind(truth, answer, Ontology.load("cl")), ["exact", "ancestor"])
+    confidence = adata.obs[f"{key}_confidence"].to_numpy(dtype=float)[judged]
     table = reliability(correct, confidence, n_bins=n_bins)
     table = table[table["n"] > 0]
 
@@ -238,9 +260,9 @@ def annotate_reliability(
         zorder=3,
     )
     error = expected_calibration_error(correct, confidence, n_bins=n_bins)
-    ax.set(xlim=(0, 1.03), ylim=(0, 1.03), xlabel="confidence", ylabel="share correct", aspect="equal")
-    ax.set_title(f"accuracy {correct.mean():.3f}, calibration error {error:.3f}", fontsize=10)
-    ax.legend(frameon=False, fontsize=8, loc="upper left", scatterpoints=1)
+    ax.set(xlim=(0, 1.03), ylim=(0, 1.03), xlabel="confidence", ylabel="share right", aspect="equal")
+    ax.set_title(f"{correct.mean():.1%} right, calibration error {error:.3f}", fontsize=10)
+    ax.legend(frameon=False, fontsize=8, loc="lower right", scatterpoints=1)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
@@ -280,8 +302,12 @@ def _colours(adata: anndata.AnnData, key: str, labels: pd.Categorical) -> list[A
     # tab10 without its grey, which is kept for unknown cells; then two quieter sets for the eleventh type and on.
     bright = [mpl.colors.to_hex(mpl.colormaps["tab10"](i)) for i in range(10) if i != 7]
     dark = [mpl.colors.to_hex(mpl.colormaps[name](i)) for name in ("tab20b", "tab20c") for i in range(16)]
-    palette = bright + dark
     named = [c for c in labels.categories if c != "unknown"]
+    palette = bright + dark
+    if len(named) > len(palette):  # hues at the golden angle: neighbours in the list differ most
+        palette = [
+            mpl.colors.to_hex(colorsys.hsv_to_rgb(i * 0.618 % 1, 0.55 + 0.4 * (i % 2), 0.85)) for i in range(len(named))
+        ]
     colour_of = {c: palette[i % len(palette)] for i, c in enumerate(named)} | {"unknown": _UNKNOWN_COLOUR}
     return [colour_of[c] for c in labels.categories]
 

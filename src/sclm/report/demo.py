@@ -69,8 +69,8 @@ def _demo(out: Path, seed: int, say: Callable[[str], None]) -> pd.DataFrame:
     chapters = [
         _chapter_data(adata, train),
         _chapter_methods(table),
-        _chapter_cells(shown),
-        _chapter_back_off(backed, ontology),
+        _chapter_cells(shown, out / "figures"),
+        _chapter_back_off(backed, ontology, out / "figures"),
     ]
     files = {"annotated": out / "pbmc68k_annotated.h5ad", "table": out / "methods.csv", "report": out / "report.html"}
     backed.write_h5ad(files["annotated"])
@@ -81,6 +81,7 @@ def _demo(out: Path, seed: int, say: Callable[[str], None]) -> pd.DataFrame:
         f"{shown.n_obs} held-out cells named by models trained on {train.n_obs} others. Made in {time.perf_counter() - start:.0f} seconds on this machine.",
         chapters,
     )
+    files["figures"] = out / "figures"
     for what, path in files.items():
         say(f"{what}: {path}")
     say(f"done in {time.perf_counter() - start:.0f} s")
@@ -92,6 +93,8 @@ def compare(adata: anndata.AnnData, *, seed: int, say: Callable[[str], None]) ->
     import pandas as pd
 
     ontology = Ontology.load("cl")
+    # Once outside the clock: the first call of a process loads the ontology and compiles.
+    models.train(SHOWN, adata[:100].copy(), label_key=_FREE, seed=seed)
     rows = []
     shown = None
     for split in range(_N_SPLITS):
@@ -173,7 +176,7 @@ def _chapter_data(adata: anndata.AnnData, train: anndata.AnnData) -> html.Chapte
 
 
 def _chapter_methods(table: pd.DataFrame) -> html.Chapter:
-    best = {"accuracy": "max", "macro F1": "max", "ontology similarity": "max", "calibration error": "min"}
+    best = {"accuracy": "max", "macro F1": "max", "ontology similarity": "max"}
     winner = str(table["accuracy"].idxmax())
     return html.Chapter(
         "The methods",
@@ -187,35 +190,44 @@ def _chapter_methods(table: pd.DataFrame) -> html.Chapter:
             html.text(
                 "`ontology similarity` is the mean Lin similarity of answer and truth in the Cell Ontology (1 is the same term, "
                 "confusing two T cells costs less than confusing a T cell with a monocyte). `calibration error` is the expected gap "
-                "between confidence and accuracy; `uncalibrated` is the same before temperature scaling. `majority` gives every cell "
-                f"the most frequent type: the floor. Most accurate here: `{winner}`."
+                "between confidence and accuracy, `uncalibrated` the same before temperature scaling: one temperature a model, fitted "
+                "to the likelihood of about a hundred cells, which does not mend every model. `majority` gives every cell the most "
+                "frequent type and its share as confidence: well calibrated, and useless; it is the floor. Most accurate here: "
+                f"`{winner}`."
             ),
         ],
     )
 
 
-def _chapter_cells(shown: anndata.AnnData) -> html.Chapter:
-    import matplotlib.pyplot as plt
-
-    blocks = [html.text(f"The held-out cells of the first split, named by `{SHOWN}`.")]
-    axes = pl.annotate(shown)
-    blocks.append(
-        html.figure(axes[0].figure, "UMAP of the held-out cells, by predicted cell type and by calibrated confidence.")
+def _chapter_cells(shown: anndata.AnnData, folder: Path) -> html.Chapter:
+    drawn = (
+        (
+            pl.annotate(shown)[0],
+            "embedding",
+            "UMAP of the held-out cells, by predicted cell type and by calibrated confidence.",
+        ),
+        (
+            pl.annotate_agreement(shown, _TRUTH),
+            "agreement",
+            "Label (as Cell Ontology term) against prediction. Area: share of the row; colour: mean confidence.",
+        ),
+        (
+            pl.annotate_reliability(shown, _TRUTH_ID),
+            "reliability",
+            "Reliability: share of right answers at each confidence.",
+        ),
     )
-    ax = pl.annotate_agreement(shown, _TRUTH)
-    blocks.append(
-        html.figure(ax.figure, "Author label against prediction. Area: share of the row; colour: mean confidence.")
+    return html.Chapter(
+        "The named cells",
+        [
+            html.text(f"The held-out cells of the first split, named by `{SHOWN}`."),
+            *(html.figure(ax.figure, caption, folder / f"{name}.png") for ax, name, caption in drawn),
+            html.code('sclm.tl.annotate(adata, reference=reference, label_key="cell_type")\nsclm.pl.annotate(adata)'),
+        ],
     )
-    ax = pl.annotate_reliability(shown, _TRUTH_ID)
-    blocks.append(html.figure(ax.figure, "Reliability: share of correct cells at each confidence."))
-    plt.close("all")
-    blocks.append(
-        html.code('sclm.tl.annotate(adata, reference=reference, label_key="cell_type")\nsclm.pl.annotate(adata)')
-    )
-    return html.Chapter("The named cells", blocks)
 
 
-def _chapter_back_off(backed: anndata.AnnData, ontology: Ontology) -> html.Chapter:
+def _chapter_back_off(backed: anndata.AnnData, ontology: Ontology, folder: Path) -> html.Chapter:
     import matplotlib.pyplot as plt
     import pandas as pd
 
@@ -240,8 +252,7 @@ def _chapter_back_off(backed: anndata.AnnData, ontology: Ontology) -> html.Chapt
         ylim=(min(0.5, curve["accuracy"].min()), 1.01),
     )
     ax.spines[["top", "right"]].set_visible(False)
-    picture = html.figure(figure, "Accuracy of the most confident cells, without back-off.")
-    plt.close(figure)
+    picture = html.figure(figure, "Accuracy of the most confident cells, without back-off.", folder / "coverage.png")
     return html.Chapter(
         "Where the model is not sure",
         [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -58,12 +57,15 @@ def table(frame: pd.DataFrame, *, decimals: dict[str, int] | None = None, best: 
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
-def figure(drawn: Any, caption: str) -> str:
-    """A matplotlib figure as an embedded picture."""
-    buffer = io.BytesIO()
-    drawn.savefig(buffer, format="png", dpi=130, bbox_inches="tight")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<figure><img alt="{html.escape(caption)}" src="data:image/png;base64,{data}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+def figure(drawn: Any, caption: str, file: Path) -> str:
+    """A matplotlib figure as an embedded picture; it is also written to ``file``, and closed."""
+    import matplotlib.pyplot as plt
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    drawn.savefig(file, format="png", dpi=130, bbox_inches="tight")
+    plt.close(drawn)
+    data, text = base64.b64encode(file.read_bytes()).decode(), html.escape(caption)
+    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
 
 
 def write(path: Path, title: str, lead: str, chapters: Sequence[Chapter]) -> Path:

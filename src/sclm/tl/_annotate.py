@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"
-_NOVEL = 0.75  # three times the 95th percentile of the reference's own distances: worth a word in the log
+_NOVEL, _NOVEL_SHARE = (
+    0.5,
+    0.2,
+)  # a twentieth of cells like the reference lies above 0.5: four times that is worth a word
 
 
 def annotate(
@@ -76,13 +80,13 @@ def annotate(
     reference_gene_key
         Column of ``reference.var`` with symbols or Ensembl ids; ``.var_names`` where None.
     invert_log1p
-        Turn log1p-normalised counts back, where that is exact.
+        Turn log1p-normalised counts back, where that is exact, in the data and in the reference.
     min_confidence
         Threshold in (0, 1] for ontology back-off: the label becomes the most specific ontology term whose summed
-        probability reaches it, and ``"unknown"`` where not even a child of the root does. None keeps the most probable
-        type.
+        probability reaches it, and ``"unknown"`` where not even a child of the root does. At 0.5 or below, that can be a
+        term beside the most probable type. None keeps the most probable type.
     groupby
-        Column of ``adata.obs``: cells of a group get the group's consensus.
+        Column of ``adata.obs``: cells of a group get the group's consensus; cells without a group keep their own type.
     majority_voting
         The same over small clusters that are made for it (k-means on principal components, about 50 cells each).
     key_added
@@ -109,7 +113,8 @@ def annotate(
         How far the cell lies from the nearest reference cells; 0.5 is the most unusual twentieth of the reference itself:
         see :class:`sclm.evidence.ReferenceSpace`.
     ``.obs["sclm_cell_type_per_cell"]``, ``.obs["sclm_cell_type_vote_fraction"]``
-        With a consensus: each cell's own type, and the share of the group that agrees with the consensus.
+        With a consensus: each cell's own type, and the share of the group that agrees with the consensus (NaN for cells
+        without a group or without counts).
     ``.obsm["sclm_cell_type_probabilities"]`` : float32 (n_obs, n_types)
         Calibrated probabilities, columns in ``.uns["sclm_cell_type"]["categories"]``.
     ``.uns["sclm_cell_type"]`` : dict
@@ -137,9 +142,13 @@ def annotate(
     'CL:0001054'
     """
     results.check_name(key_added)
-    if min_confidence is not None and not 0 < min_confidence <= 1:
+    if min_confidence is not None and (isinstance(min_confidence, bool | str) or not 0 < min_confidence <= 1):
         raise ValueError(
-            f"min_confidence must lie in (0, 1], found {min_confidence}. Use e.g. 0.8, or None for no back-off."
+            f"min_confidence must be a number in (0, 1], found {min_confidence!r}. Use e.g. 0.8, or None for no back-off."
+        )
+    if not copy and getattr(adata, "is_view", False) and adata.isbacked:
+        raise ValueError(
+            "Results cannot be written into a view of a backed AnnData. Pass copy=True, or call .to_memory() on it."
         )
     if groupby is not None and majority_voting:
         raise ValueError("Pass either groupby= or majority_voting=True, found both.")
@@ -147,8 +156,16 @@ def annotate(
         adata, layer=layer, gene_key=gene_key, obs_keys=[groupby] if groupby else [], invert_log1p=invert_log1p
     )
     annotator = _annotator(
-        model, source, reference, label_key=label_key, batch_key=batch_key, layer=reference_layer, gene_key=reference_gene_key, seed=seed
-    )  # fmt: skip
+        model,
+        source,
+        reference,
+        label_key=label_key,
+        batch_key=batch_key,
+        layer=reference_layer,
+        gene_key=reference_gene_key,
+        invert_log1p=invert_log1p,
+        seed=seed,
+    )
     match = annotator.match(source.genes)
     logger.info("genes: %s", match.summary())
 
@@ -164,7 +181,10 @@ def annotate(
 
     groups = None
     if groupby is not None:
-        groups = source.obs[groupby].astype(str).fillna("nan").to_numpy(dtype=object)
+        column = source.obs[groupby]
+        there = column.notna().to_numpy()
+        names = column.astype(str).to_numpy(dtype=object)
+        groups = np.where(there, names, np.full(len(names), None, dtype=object))  # None: no group
     elif majority_voting:
         groups = over_cluster(source, seed=seed)
     answer = _decide(table, probabilities, categories, groups, min_confidence)
@@ -173,8 +193,12 @@ def annotate(
     if empty:
         logger.warning("%d cells have no counts in the model's genes: 'unknown' with confidence 0.", empty)
     novel = float((table["novelty"] > _NOVEL).mean())
-    if novel > 0.05:
-        logger.warning("%.0f %% of the cells lie far from the reference (novelty above %.2f).", 100 * novel, _NOVEL)
+    if novel > _NOVEL_SHARE:
+        logger.warning(
+            "%.0f %% of the cells have a novelty above %.1f, where 5 %% of cells like the reference lie: another protocol, or "
+            "types that the reference lacks. Their names may be wrong however confident they are.",
+            100 * novel, _NOVEL,
+        )  # fmt: skip
 
     entry = results.record(
         "annotate",
@@ -184,6 +208,8 @@ def annotate(
             "gene_key": gene_key,
             "label_key": label_key,
             "batch_key": batch_key,
+            "reference_layer": reference_layer,
+            "reference_gene_key": reference_gene_key,
             "invert_log1p": invert_log1p,
             "min_confidence": min_confidence,
             "groupby": groupby,
@@ -193,7 +219,7 @@ def annotate(
         categories=categories["label"].tolist(),
         category_ontology_term_ids=categories["ontology_term_id"].tolist(),
         genes={"matched": match.matched, "in_model": match.in_model, "in_data": match.in_data},
-        ontology={"name": "cl", "version": Ontology.load("cl").version},
+        ontology=_ontology(annotator),
         **_facts(annotator),
     )
     target = adata.copy() if copy and not adata.isbacked else adata.to_memory() if copy else adata
@@ -215,21 +241,37 @@ def annotate(
 
 
 def _annotator(
-    model: Any, source: CellSource, reference: anndata.AnnData | None, *, label_key: str | None, batch_key: str | None, layer: str | None, gene_key: str | None, seed: int
-) -> Any:  # fmt: skip
+    model: Any,
+    source: CellSource,
+    reference: anndata.AnnData | None,
+    *,
+    label_key: str | None,
+    batch_key: str | None,
+    layer: str | None,
+    gene_key: str | None,
+    invert_log1p: bool,
+    seed: int,
+) -> Any:
     """The trained model: loaded, or trained now on the genes that the reference and the data share."""
     if reference is None:
-        if label_key is not None or batch_key is not None:
+        given = {
+            "label_key": label_key,
+            "batch_key": batch_key,
+            "reference_layer": layer,
+            "reference_gene_key": gene_key,
+        }
+        if extra := [k for k, v in given.items() if v is not None]:
             raise ValueError(
-                "label_key and batch_key describe a reference, found no reference. Pass reference= as well."
+                f"{' and '.join(extra)} describe a reference, found no reference. Pass reference= as well."
             )
         annotator = models.load(model)
         if not isinstance(annotator, Annotator):
             raise ValueError(f"{getattr(annotator, 'family', type(annotator).__name__)!r} does not annotate cells.")
         return annotator
     if label_key is None:
+        columns = ", ".join(map(str, list(getattr(reference, "obs", pd.DataFrame()).columns)[:20]))
         raise ValueError(
-            f"label_key= must name the column of reference.obs with the cell types, found None. Columns: {', '.join(map(str, reference.obs.columns[:20]))}."
+            f"label_key= must name the column of reference.obs with the cell types, found None. Columns: {columns or 'none'}."
         )
     if not isinstance(model, str) or model not in models.FAMILIES:
         raise ValueError(
@@ -237,7 +279,12 @@ def _annotator(
             "Leave reference= out to use a trained model."
         )
     keys = [label_key] + ([batch_key] if batch_key else [])
-    labelled = read_cells(reference, layer=layer, gene_key=gene_key, obs_keys=keys)
+    try:
+        labelled = read_cells(reference, layer=layer, gene_key=gene_key, obs_keys=keys, invert_log1p=invert_log1p)
+    except (KeyError, TypeError, ValueError) as error:
+        # The same messages, in the words of this call: adata.X → reference.X, layer= → reference_layer=.
+        text = re.sub(r"\badata\b", "reference", str(error.args[0]))
+        raise type(error)(re.sub(r"\b(layer|gene_key)=", r"reference_\1=", text)) from error
     options = {"batch_key": batch_key} if batch_key else {}
     return models.family_class(model).fit(labelled, label_key=label_key, genes=source.genes, seed=seed, **options)
 
@@ -258,14 +305,39 @@ def _decide(
         raise ValueError("Back-off and consensus need a model with a label set; this one has none.")
     labels, ids = categories["label"].tolist(), categories["ontology_term_id"].tolist()
     filled = own != UNKNOWN
-    if groups is None and min_confidence is not None:
-        backed = back_off(probabilities.astype(np.float64), labels, ids, Ontology.load("cl"), min_confidence)
-        for name, value in zip(("label", "ontology_term_id", "confidence"), backed, strict=True):
-            answer[name] = np.where(filled, value, answer[name])
-        answer["confidence"] = answer["confidence"].astype(np.float64)
+    ontology = Ontology.load("cl")
+    if min_confidence is not None:
+        backed = back_off(probabilities.astype(np.float64), labels, ids, ontology, min_confidence)
+        answer["label"] = np.where(filled, backed.label, UNKNOWN)
+        answer["ontology_term_id"] = np.where(filled, backed.term_id, UNKNOWN)
+        answer["confidence"] = np.where(filled, backed.confidence, 0.0)
+    if groups is None:
         return answer
-    voted = consensus(probabilities, np.asarray(groups), filled, labels, ids, Ontology.load("cl"), min_confidence)
-    return {**voted, "per_cell": own}
+    # Cells without counts have nothing to vote with and stay unknown; cells without a group keep their own answer.
+    grouped = np.array([g is not None for g in groups], dtype=bool)
+    vote_fraction = np.full(len(own), np.nan)
+    if grouped.any():
+        voted = consensus(
+            probabilities[grouped], groups[grouped], filled[grouped], labels, ids, ontology, min_confidence
+        )
+        for name in answer:
+            values = answer[name].copy()
+            values[grouped] = np.where(filled[grouped], voted[name], values[grouped])
+            answer[name] = values
+        vote_fraction[grouped] = np.where(filled[grouped], voted["vote_fraction"], np.nan)
+    return {
+        **answer,
+        "confidence": answer["confidence"].astype(np.float64),
+        "vote_fraction": vote_fraction,
+        "per_cell": own,
+    }
+
+
+def _ontology(annotator: Any) -> dict[str, str]:
+    """Ontology that the model's terms were resolved with, and the one that names and back-off come from now."""
+    now = Ontology.load("cl").version
+    trained = getattr(getattr(annotator, "config", None), "ontology_version", "") or now
+    return {"name": "cl", "version": now, "version_in_training": trained}
 
 
 def _facts(annotator: Any) -> dict[str, Any]:

@@ -238,7 +238,9 @@ class BaselineAnnotator(Family, abc.ABC):
         """The inverse of :meth:`arrays`."""
         genes = len(arrays.get("gene_share", ()))
         if genes != len(vocabulary):
-            raise ValueError(f"The arrays are of {genes:,} genes, the vocabulary of {len(vocabulary):,}: the checkpoint is broken.")
+            raise ValueError(
+                f"The arrays are of {genes:,} genes, the vocabulary of {len(vocabulary):,}: the checkpoint is broken."
+            )
         return cls(config, vocabulary, arrays, card)
 
 

@@ -20,10 +20,18 @@ _BLOCK = 2048  # cells a block: small enough to share among threads, large enoug
 TARGET_SUM = 1e4  # counts a cell before the logarithm, scanpy's and celltypist's convention
 
 
-def require_overlap(genes: Sequence[str], vocabulary: GeneVocabulary, match: GeneMatch) -> None:
+def require_overlap(genes: Sequence[str], vocabulary: GeneVocabulary, match: GeneMatch, of: str = "model") -> None:
     """Refuse, with the reason, data whose genes hardly meet the vocabulary: :func:`sclm.cells.align` on no cells."""
     nothing = sparse.csr_matrix((0, len(genes)), dtype=np.float32)
-    align(Cells(nothing, pd.Index(genes), pd.DataFrame()), vocabulary, match=match)
+    try:
+        align(Cells(nothing, pd.Index(genes), pd.DataFrame()), vocabulary, match=match)
+    except ValueError as error:
+        if of == "model":
+            advice = (
+                " With a labelled reference, reference= and label_key= train on the genes that it shares with the data."
+            )
+            raise ValueError(str(error) + advice) from error
+        raise ValueError(str(error).replace("the model", f"the {of}")) from error
 
 
 class Reference:
@@ -52,7 +60,7 @@ class Reference:
             shared = np.unique(match.ids[match.ids >= 0])
             # Refused against the smaller side: a panel of 300 genes may be all that the data has.
             if len(shared) < 0.2 * min(len(self.vocabulary.tokens), len(genes)):
-                require_overlap(list(map(str, genes)), self.vocabulary, match)
+                require_overlap(list(map(str, genes)), self.vocabulary, match, of="reference")
             self.vocabulary = GeneVocabulary(tuple(self.vocabulary.tokens[i] for i in shared))
         self._match = self.vocabulary.match(source.genes)
         self._blocks: list[sparse.csr_matrix] | None = None
