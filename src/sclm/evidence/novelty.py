@@ -77,7 +77,8 @@ class ReferenceSpace(NamedTuple):
 
     def project(self, lognormal: sparse.csr_matrix, fill: np.ndarray | None = None) -> np.ndarray:
         """(n_cells, D) float32 coordinates; ``fill`` (n_genes,) holds values of genes that the data lacks, 0 elsewhere."""
-        points = np.asarray(lognormal[:, self.genes] @ self.components, dtype=np.float32)
+        used = lognormal if len(self.genes) == lognormal.shape[1] else lognormal[:, self.genes]
+        points = np.asarray(used @ self.components, dtype=np.float32)
         return points if fill is None else points + fill[self.genes] @ self.components
 
     def _distance(self, points: np.ndarray, *, own: bool = False) -> np.ndarray:
