@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sclm.cells import CellSource, GeneMatch
 
-_CACHED_ENTRIES = 150_000_000  # non-zeros of log-normalised counts kept in memory, 1.2 GB
+_CACHED_ENTRIES = 75_000_000  # non-zeros of log-normalised counts kept in memory, by rows and by columns: 1.2 GB
 _BLOCK = 2048  # cells a block: small enough to share among threads, large enough to read from disk
 TARGET_SUM = 1e4  # counts a cell before the logarithm, scanpy's and celltypist's convention
 
