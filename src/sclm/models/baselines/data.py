@@ -93,7 +93,9 @@ class Reference:
         self._blocks = blocks
 
     def _counts(self) -> Iterator[sparse.csr_matrix]:
-        for cells in self.source.blocks(_BLOCK, rows=self.rows):
+        # All rows in order are read as they lie: picking rows costs a pass over the file a block where it lies by columns.
+        whole = len(self.rows) == self.source.n_cells
+        for cells in self.source.blocks(_BLOCK, rows=None if whole else self.rows):
             yield align(cells, self.vocabulary, match=self._match)[0]
 
     @property
