@@ -76,30 +76,34 @@ def ours(method: str, train, test, seed: int):
     )
 
 
-def celltypist(train, test, ontology):
-    """celltypist's default logistic regression: one sigmoid a label (n, n_types), and the labels' term ids."""
+def celltypist_train(adata):
+    """celltypist's default logistic regression on log-normalised cells."""
     import importlib
     import inspect
 
     import celltypist
-    import scanpy as sc
 
     module = importlib.import_module("celltypist.train")  # celltypist.train itself is the function
-
     # celltypist 1.7.1 hands scikit-learn the argument multi_class, which scikit-learn 1.8 removed: take it out on the way.
     original = module.LogisticRegression
     if "multi_class" not in inspect.signature(original).parameters:
         module.LogisticRegression = lambda *a, **k: original(*a, **{n: v for n, v in k.items() if n != "multi_class"})
     try:
-        for adata in (train, test):
-            sc.pp.normalize_total(adata, target_sum=1e4)
-            sc.pp.log1p(adata)
-        model = celltypist.train(train, labels="cell_type", n_jobs=-1, check_expression=False, max_iter=200)
-        answer = celltypist.annotate(test, model=model).probability_matrix  # one sigmoid a label: rows do not sum to 1
+        return celltypist.train(adata, labels="cell_type", n_jobs=-1, check_expression=False, max_iter=200)
     finally:
         module.LogisticRegression = original
-    labels = ontology.resolve_many(list(answer.columns))
-    return answer.to_numpy(dtype=float), list(labels["term_id"])
+
+
+def celltypist(train, test, ontology):
+    """celltypist's answer: one sigmoid a label (n, n_types), and the labels' term ids."""
+    import celltypist
+    import scanpy as sc
+
+    for adata in (train, test):
+        sc.pp.normalize_total(adata, target_sum=1e4)
+        sc.pp.log1p(adata)
+    answer = celltypist.annotate(test, model=celltypist_train(train)).probability_matrix  # rows do not sum to 1
+    return answer.to_numpy(dtype=float), list(ontology.resolve_many(list(answer.columns))["term_id"])
 
 
 def judge(scores: np.ndarray, ids: list[str], truth: np.ndarray, broad_truth: np.ndarray, ontology) -> dict[str, float]:
