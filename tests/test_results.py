@@ -54,6 +54,7 @@ def test_what_is_written_survives(tmp_path: Path, suffix: str) -> None:
         obs={
             "label": pd.Categorical(["T/NK", "B", "B", "größe"]),
             "text": np.array(["a", "b", "c", "d"]),
+            "number": pd.Categorical([1, 2, 1, 3]),
             "x": [0.1, 0.2, 0.3, 0.4],
         },
         obsm={"m": np.ones((4, 2), dtype=np.float32), "s": sparse.csr_matrix(np.eye(4))},
@@ -62,6 +63,7 @@ def test_what_is_written_survives(tmp_path: Path, suffix: str) -> None:
     getattr(adata, f"write_{suffix}")(path)
     back = getattr(ad, f"read_{suffix}")(path)
     assert back.obs["label"].tolist() == ["T/NK", "B", "B", "größe"]
+    assert back.obs["number"].astype(int).tolist() == [1, 2, 1, 3]
     np.testing.assert_array_equal(back.obs["x"], [0.1, 0.2, 0.3, 0.4])
     np.testing.assert_array_equal(back.obsm["m"], adata.obsm["m"])
     facts = back.uns["key"]["facts"]
@@ -89,6 +91,23 @@ BAD = {
     "set": ({"uns": {"u": {1, 2}}}, TypeError, "set"),
     "list of dicts": ({"uns": {"u": [{"a": 1}]}}, TypeError, "mixes"),
     "layer of another shape": ({"layers": {"l": np.ones((2, 2))}}, ValueError, r"\(4, 3\)"),
+    "masked array": ({"obs": {"x": np.ma.masked_array([1, 2, 3, 4], [0, 1, 0, 0])}}, TypeError, "mask"),
+    "another index": ({"obs": {"x": pd.Series([1, 2, 3, 4], index=list("dcba"))}}, ValueError, "another index"),
+    "one value": ({"obs": {"x": 3}}, ValueError, "one value a row"),
+    "ragged": ({"uns": {"u": [[1, 2], [3]]}}, TypeError, "rectangular"),
+    "dot as a key": ({"obs": {".": [1, 2, 3, 4]}}, ValueError, "name a column"),
+    "intervals": ({"obs": {"x": pd.Categorical(pd.cut([1, 2, 3, 4], 2))}}, TypeError, "mixes"),
+    "objects in a matrix": ({"obsm": {"m": np.array([[{}], [1], [2], [3]], dtype=object)}}, TypeError, "mixes"),
+    "slash in a column of a table": (
+        {"obsm": {"m": pd.DataFrame({"T/NK": [1, 2, 3, 4]}, index=list("abcd"))}},
+        ValueError,
+        "'/'",
+    ),
+    "columns of one name": (
+        {"uns": {"u": pd.DataFrame(np.ones((2, 2)), columns=["a", "a"])}},
+        TypeError,
+        "different names",
+    ),
     "unknown slot": ({"nowhere": {"a": 1}}, ValueError, "nowhere"),
 }
 

@@ -151,8 +151,8 @@ def read(adata: anndata.AnnData, key: str, tool: str) -> dict[str, Any]:
 
 def check_name(name: str) -> None:
     """Refuse a key that would not survive writing."""
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"A key must be a non-empty string, found {name!r}.")
+    if not isinstance(name, str) or not name or name in (".", "..") or "\0" in name:
+        raise ValueError(f"A key must be text that can name a column, found {name!r}. Choose another key_added.")
     if "/" in name:
         raise ValueError(f"The key {name!r} holds a '/', which h5ad and zarr read as a path. Choose another key_added.")
 
@@ -166,7 +166,7 @@ def storable(value: Any, place: str) -> Any:
     if isinstance(value, Mapping):
         out = {}
         for k, v in value.items():
-            if not isinstance(k, str) or "/" in k:
+            if not isinstance(k, str) or "/" in k or k in ("", ".", "..") or "\0" in k:
                 raise TypeError(f"{place} has the key {k!r}; keys must be text without '/'.")
             if v is not None:
                 out[k] = storable(v, f"{place}[{k!r}]")
@@ -180,11 +180,16 @@ def storable(value: Any, place: str) -> Any:
     if isinstance(value, pd.DataFrame):
         return _table(value, place)
     if sparse.issparse(value):
-        return value
+        return value if value.format in ("csr", "csc") else value.tocsr()
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{place} is a masked array, whose mask would be lost. Fill it first, e.g. with NaN.")
     if isinstance(value, pd.Series | pd.Index):
         value = value.to_numpy()
     if isinstance(value, list | tuple | np.ndarray):
-        array = np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except ValueError as error:  # rows of unequal length
+            raise TypeError(f"{place} is no rectangular array: {error}") from error
         if array.dtype.kind in "OU":
             if not all(isinstance(v, str) for v in array.ravel()):
                 raise TypeError(f"{place} mixes text with other values; only arrays of one kind survive writing.")
@@ -196,32 +201,51 @@ def storable(value: Any, place: str) -> Any:
 
 def _table(frame: pd.DataFrame, place: str) -> pd.DataFrame:
     """A DataFrame with text columns as object (pandas' string type does not survive everywhere) and a text index."""
-    out = pd.DataFrame(index=frame.index.astype(str).astype(object))
-    for name in frame.columns:
-        check_name(str(name))
-        column = frame[name]
-        out[str(name)] = (
-            column.array
-            if isinstance(column.dtype, pd.CategoricalDtype)
-            else storable(column.to_numpy(), f"{place}.{name}")
-        )
+    names = [str(name) for name in frame.columns]
+    if len(set(names)) < len(names) or frame.index.nlevels > 1:
+        raise TypeError(f"{place} must have one index level and columns of different names, found {names}.")
+    out = pd.DataFrame(index=pd.Index(np.asarray(frame.index.astype(str), dtype=object)))
+    for i, name in enumerate(names):
+        check_name(name)
+        column = frame.iloc[:, i]
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            out[name] = _categorical(column.array, f"{place}.{name}")
+        else:
+            out[name] = storable(column.to_numpy(), f"{place}.{name}")
     return out
+
+
+def _categorical(value: pd.Categorical, place: str) -> pd.Categorical:
+    """A categorical whose categories are text or numbers."""
+    categories = storable(value.categories.to_numpy(), place)
+    return pd.Categorical.from_codes(value.codes, categories=pd.Index(categories), ordered=bool(value.ordered))
 
 
 def _aligned(value: Any, length: int | None, place: str, adata: anndata.AnnData, slot: str) -> Any:
     """A column or matrix of the right length, in a form that survives writing."""
+    if np.ndim(value) == 0 and not hasattr(value, "shape"):
+        raise ValueError(f"{place} must be an array with one value a row, found {type(value).__name__}.")
     shape = getattr(value, "shape", None) or (len(value),)
     if slot == "layers" and tuple(shape) != adata.shape:
         raise ValueError(f"{place} must have shape {adata.shape}, found {tuple(shape)}.")
     if length is not None and shape[0] != length:
         raise ValueError(f"{place} must have {length} rows, found {shape[0]}.")
+    names = adata.var_names if slot in ("var", "varm") else adata.obs_names
+    if isinstance(value, pd.Series | pd.DataFrame) and list(value.index) != list(names):
+        raise ValueError(
+            f"{place} has another index than the AnnData. Reindex it, or pass its values in the right order."
+        )
     if slot in ("obs", "var"):
+        if isinstance(value, pd.Series) and isinstance(value.dtype, pd.CategoricalDtype):
+            value = value.array
         if isinstance(value, pd.Categorical):
-            text = pd.Index(np.asarray(value.categories, dtype=object))
-            return pd.Categorical.from_codes(value.codes, categories=text, ordered=bool(value.ordered))
-        array = np.asarray(value)
-        return storable(array, place)
-    return value
+            return _categorical(value, place)
+        return storable(value if isinstance(value, np.ma.MaskedArray) else np.asarray(value), place)
+    if isinstance(value, pd.DataFrame):
+        table = _table(value, place)
+        table.index = names
+        return table
+    return storable(value, place)
 
 
 def _get(adata: anndata.AnnData, slot: str, name: str) -> Any:

@@ -121,3 +121,17 @@ def test_ragged() -> None:
     with pytest.raises(ValueError, match="length must be at least 0"):
         ragged.pad(-1)
     assert Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64)).pad().shape == (0, 0)
+
+
+@pytest.mark.parametrize("encode", [bin_values, count_levels])
+def test_bins_and_levels_refuse_what_they_would_misread(encode) -> None:
+    good = sp.csr_matrix(np.array([[1.0, 0, 3], [2, 2, 0]], dtype=np.float32))
+    assert len(encode(good)) == 4
+    for bad in (good.tocsc(), good.toarray()):
+        with pytest.raises(TypeError, match="must be a CSR matrix"):
+            encode(bad)
+    for value in (np.nan, -1.0, np.inf):
+        broken = good.copy()
+        broken.data[2] = value
+        with pytest.raises(ValueError, match=f"{value:.4g} in row 1"):
+            encode(broken)

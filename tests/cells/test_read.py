@@ -461,3 +461,11 @@ def test_rows_are_checked() -> None:
         found.read(np.array(["a"]))
     with pytest.raises(ValueError, match="block_size must be at least 1"):
         list(found.blocks(0))
+
+
+@pytest.mark.parametrize("dtype", ["<f2", ">f4", ">i2", "bool", "uint8"])
+def test_dense_dtypes_without_a_sparse_form(dtype: str) -> None:
+    values = np.array([[0, 1, 0], [1, 1, 0]]).astype(dtype)
+    cells = read_cells(anndata.AnnData(values)).read()
+    assert cells.counts.dtype == np.float32
+    np.testing.assert_array_equal(cells.counts.toarray(), values.astype(np.float32))

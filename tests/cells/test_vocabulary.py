@@ -184,3 +184,17 @@ def test_refusal_of_a_mouse_model_and_thresholds() -> None:
         align(cells(["foo"]), GeneVocabulary(SYMBOLS), min_share=0.0)
     with pytest.raises(ValueError, match="match must belong to the 2 genes of cells, found one for 1 genes"):
         align(two, GeneVocabulary(SYMBOLS), match=GeneVocabulary(SYMBOLS).match(["CD3E"]))
+
+
+def test_an_alias_beside_its_gene_is_another_feature() -> None:
+    """CD45 is an alias of PTPRC: beside PTPRC it is an antibody, alone it is the gene, in both kinds of vocabulary."""
+    from sclm.knowledge import GeneIdentifiers
+
+    symbols = ("PTPRC", "ACTB", "MS4A1")
+    ids = tuple(map(str, GeneIdentifiers.load("human").to_ensembl(symbols)))
+    for tokens in (symbols, ids):
+        vocabulary = GeneVocabulary(tokens)
+        assert vocabulary.match(["PTPRC", "CD45", "ACTB"]).ids.tolist() == [0, -1, 1]
+        assert vocabulary.match(["CD45", "ACTB"]).ids.tolist() == [0, 1]
+        # Two aliases of one gene: which of them would be the gene nobody knows, so the first alone must not be summed twice
+        assert sorted(vocabulary.match(["ACTB", "CD20", "PTPRC", "CD45"]).ids.tolist()) == [-1, 0, 1, 2]

@@ -147,3 +147,33 @@ def test_compressed_guide(tmp_path):
     path = tmp_path / "X-ontology-v2020-01-01.json.zst"
     path.write_bytes(zstandard.ZstdCompressor().compress(json.dumps(terms).encode()))
     assert read_terms(path).names == {"X:1": "a"}
+
+
+def test_conditional_superclasses_are_left_out(tmp_path) -> None:
+    """An axiom with gci_filler holds in that place only: taken for all, it may even close a cycle."""
+    path = tmp_path / "small.obo"
+    path.write_text(
+        "format-version: 1.2\nontology: my\n\n[Term]\nid: MY:1\nname: cell\n\n"
+        "[Term]\nid: MY:2\nname: gut cell\nis_a: MY:1 ! cell\n"
+        'is_a: MY:3 {gci_filler="UBERON:0000160", gci_relation="BFO:0000050"} ! gland cell\n\n'
+        "[Term]\nid: MY:3\nname: gland cell\nis_a: MY:2 ! gut cell\n"
+    )
+    from sclm.knowledge import Ontology
+    from sclm.knowledge.terms import read_obo
+
+    assert read_obo(path).parents["MY:2"] == ("MY:1",)
+    ontology = Ontology.load(path)
+    assert ontology.parents("MY:2") == ("MY:1",)
+    assert ontology.ancestors("MY:3") == {"MY:1", "MY:2"}
+
+
+def test_a_cycle_is_named_without_what_lies_below_it(tmp_path) -> None:
+    path = tmp_path / "cycle.obo"
+    stanzas = [("MY:1", "MY:2"), ("MY:2", "MY:1"), ("MY:3", "MY:2"), ("MY:4", "MY:3")]
+    path.write_text(
+        "format-version: 1.2\n" + "".join(f"\n[Term]\nid: {a}\nname: {a}\nis_a: {b} ! up\n" for a, b in stanzas)
+    )
+    from sclm.knowledge import Ontology
+
+    with pytest.raises(ValueError, match=r"parents of 2 terms form a cycle \(MY:1, MY:2\)"):
+        Ontology.load(path)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 
+from sclm.cells.counts import require_csr
 from sclm.cells.kernels import per_cell
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def bin_values(counts: sp.csr_matrix, n_bins: int = 51) -> np.ndarray:
     if n_bins < 3:
         msg = f"n_bins must be at least 3 (bin 0 holds the zeros), found {n_bins}."
         raise ValueError(msg)
+    require_csr(counts)
     bins = np.empty(counts.data.size, np.int32)
     shares = np.linspace(0, 1, int(n_bins) - 1)  # numpy's, to its last bit: j / (B - 2) may round otherwise
     _bins(counts.data.astype(np.float32, copy=False), counts.indptr, shares, bins)

@@ -210,8 +210,21 @@ def describe(
     text += f"there are {report.detail}." if report.kind == "nan" else f"the values look {report.detail}."
     advice = hint if hint else "Pass layer= naming a raw-count layer"
     if report.kind == "log1p":
-        return f"{text} {advice}, or invert_log1p=True to invert it exactly."
+        return f"{text} {advice}, or try invert_log1p=True, which inverts it where that is exact."
     return f"{text} {advice}."
+
+
+def require_csr(counts: Any) -> None:
+    """Raise unless `counts` is CSR with finite values that are not negative: what the encodings walk row by row."""
+    if not sp.issparse(counts) or counts.format != "csr":
+        found = f"a {counts.format.upper()} matrix" if sp.issparse(counts) else type(counts).__name__
+        msg = f"counts must be a CSR matrix (n_cells, n_genes), found {found}. Convert it with scipy.sparse.csr_matrix."
+        raise TypeError(msg)
+    wrong = np.flatnonzero(~(np.isfinite(counts.data) & (counts.data >= 0)))
+    if wrong.size:
+        row = int(np.searchsorted(counts.indptr, wrong[0], side="right")) - 1
+        msg = f"counts must be finite and not negative, found {float(counts.data[wrong[0]]):.4g} in row {row}."
+        raise ValueError(msg)
 
 
 def require_counts(

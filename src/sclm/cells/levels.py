@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 
+from sclm.cells.counts import require_csr
 from sclm.cells.kernels import per_cell
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def count_levels(counts: sp.csr_matrix, edges: ArrayLike = COUNT_EDGES) -> np.nd
     if ends.ndim != 1 or ends.size == 0 or not np.isfinite(ends).all() or not (np.diff(ends) > 0).all():
         msg = f"edges must be a non-empty increasing sequence of finite numbers, found {edges!r}."
         raise ValueError(msg)
+    require_csr(counts)
     levels = np.empty(counts.data.size, np.int32)
     table = np.searchsorted(ends, np.arange(_SMALL), side="right").astype(np.int32)  # most counts are small
     _levels(counts.data, ends, table, 1 << 14, levels)

@@ -178,7 +178,9 @@ class CellSource:
     # ------------------------------------------------------------------ one block
 
     def _counts(self, block: Any, rows: np.ndarray) -> sp.csr_matrix:
-        counts = block.tocsr() if sp.issparse(block) else sp.csr_matrix(block)
+        if not sp.issparse(block):  # float16 and foreign byte orders have no sparse form
+            block = sp.csr_matrix(np.asarray(block, dtype=np.result_type(block.dtype, np.float32).newbyteorder("=")))
+        counts = block.tocsr()
         if self._checked or self._require(counts, rows):
             return counts
         return invert_log1p(counts, self.slot, genes=self._names, rows=rows)

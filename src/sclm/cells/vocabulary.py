@@ -240,18 +240,22 @@ class GeneVocabulary:
         identifiers = GeneIdentifiers.load("human")
         asked = [composite_parts(name)[-1] if composite_parts(name) else strip_version(name) for name in left]
         if self.kind == "ensembl":
-            for i, ensembl in enumerate(identifiers.to_ensembl(asked)):
-                found[i] = self._without_version.get(ensembl, -1) if ensembl else -1
-            return found
-        # a symbol beside its own successor was another gene in the annotation that the data come from
+            tokens = [self._without_version.get(e, -1) if e else -1 for e in identifiers.to_ensembl(asked)]
+            sure = [not identifiers.is_previous(name) for name in asked]
+        else:
+            current = self._approved
+            tokens = [
+                self._without_version.get(s, current.get(s, -1)) if s else -1 for s in identifiers.to_symbol(asked)
+            ]
+            sure = [is_ensembl(name) for name in asked]
+        # Ids and approved symbols first. A previous symbol or alias beside the gene that it would lead to was another gene
+        # in the annotation that the data come from, or another feature (the antibody CD45 beside PTPRC).
         taken = set(ids[ids >= 0].tolist())
-        approved = identifiers.to_symbol(asked)
-        current = self._approved
-        for i, symbol in enumerate(approved):
-            if symbol:
-                token = self._without_version.get(symbol, -1)
-                token = token if token >= 0 else current.get(symbol, -1)
-                found[i] = token if is_ensembl(asked[i]) or token not in taken else -1
+        for certain in (True, False):
+            for i in np.flatnonzero(np.array(sure, dtype=bool) == certain):
+                if tokens[i] >= 0 and (certain or tokens[i] not in taken):
+                    found[i] = tokens[i]
+            taken.update(found[found >= 0].tolist())
         return found
 
     @cached_property

@@ -136,10 +136,13 @@ NOTHING: frozenset[str] = _set(
 ) | {"n a", "low quality", "not available", "not assigned", "not determined", "no call"}
 
 # Synonyms of the Cell Ontology that mean something else in the single-cell literature of today, or too many things:
-# DC1 and DC2 once told conventional from plasmacytoid cells and now tell two conventional ones; IPC is also the
+# DC1 and DC2 once told conventional from plasmacytoid cells and now tell two conventional ones; CL's double negative T cell is the thymocyte; IPC is also the
 # intermediate progenitor of the brain, ARC the arcuate nucleus; CD16+ monocytes are taken for the non-classical ones.
 MISLEADING: frozenset[str] = frozenset(
     [
+        "CD4-CD8- T cell",
+        "double negative T cell",
+        "LAMP5",
         "DC1",
         "DC2",
         "type 1 DC",
@@ -160,8 +163,8 @@ MISLEADING: frozenset[str] = frozenset(
 # Nouns that name a tissue or a shape: "blood" is no label for CL's "blood cell", though "endothelial" is one.
 NOT_ALONE: frozenset[str] = _set(
     """
-    abnormal arcade beam bladder blood bone bottle cap circulating collar cultured egg hypothalamus inflammatory
-    kidney ligament motile muscle peg pole pore precursor seam sheath storage tendon tether tip urethra yolk
+    abnormal arcade beam bladder blood bone bottle cap circulating collar crypt cultured egg heart hypothalamus inflammatory
+    kidney lamp5 ligament motile muscle peg pole pore precursor seam sheath storage tendon tether tip urethra yolk
     """
 )
 
@@ -260,7 +263,7 @@ CL:0002275 | gamma                    | pp                                      
 CL:0005019 | epsilon                  |                                            | pancreatic epsilon cell
 CL:0002064 | acinar                   |                                            | pancreatic acinar cell
 CL:0002079 | ductal                   |                                            | pancreatic ductal cell
-CL:0002410 | stellate                 |                                            | pancreatic stellate cell
+CL:0002410 | pancreatic stellate      |                                            | pancreatic stellate cell
 CL:0000632 | hepatic stellate         |                                            | hepatic stellate cell
 CL:0000127 | astrocyte                |                                            | astrocyte
 CL:0000128 | oligodendrocyte          |                                            | oligodendrocyte

@@ -52,9 +52,13 @@ class TermGraph:
                 if waiting[child] == 0:
                     order.append(child)
         if len(order) < self.n:
-            stuck = [ids[term] for term in np.flatnonzero(waiting)[:5]]
+            # Of the terms that were not reached, some only lie below the cycle: peel those off from below.
+            stuck = set(np.flatnonzero(waiting).tolist())
+            while loose := {term for term in stuck if not stuck.intersection(self.children[term])}:
+                stuck -= loose
+            named = ", ".join(ids[term] for term in sorted(stuck)[:5])
             raise ValueError(
-                f"the parents of {self.n - len(order)} terms form a cycle (among {', '.join(stuck)}); "
+                f"the parents of {len(stuck)} terms form a cycle ({named}{', …' if len(stuck) > 5 else ''}); "
                 "an ontology has to be acyclic. Correct the is_a lines of these terms."
             )
         return np.array(order, dtype=np.int64)

@@ -128,6 +128,7 @@ class Resolver:
         for pairs in (names_of(names), long_enough):
             keyed = _unique((key, term) for text, term in pairs if (key := _strip_cell(words(text))) is not None)
             self._without_cell = {**keyed, **self._without_cell}
+        self._prefixes = {term.partition(":")[0].upper() for term in names}
         self._rules = [rule for rule in abbreviations.rules() if rule[0] in names]
 
     def resolve(self, text: Any, min_score: float) -> Match:
@@ -137,8 +138,9 @@ class Resolver:
         if not 0.0 < min_score <= 1.0:
             raise ValueError(f"expected min_score in (0, 1], found {min_score}.")
         label = " ".join(text.split())
-        if _ID.fullmatch(label):
-            term = self._current_id(label)
+        # Only with a prefix of this ontology it is an id: "Fibroblast_1" is a label of a cluster.
+        if (number := _ID.fullmatch(label)) and number[1].upper() in self._prefixes:
+            term = self._current_id(f"{number[1].upper()}:{number[2]}")
             return self._match(text, term, "id") if term else Match(text, None, None, "none", 0.0)
         if label in self._by_name:
             return self._match(text, self._by_name[label], "name")

@@ -69,7 +69,7 @@ def read_terms(path: Path) -> TermTable:
         table = _read_json(path)
     elif name.endswith((".obo", ".obo.gz")):
         try:
-            table = read_with_pronto(path)
+            table = _without_conditional(read_with_pronto(path), parse_obo(_lines(path)))
         except Exception as error:  # noqa: BLE001
             # Many kinds of error here: fastobo is strict about xrefs, pronto about undeclared synonym types and
             # targets. Whole public releases fail to load for one such line, which we do not even use.
@@ -86,6 +86,13 @@ def read_terms(path: Path) -> TermTable:
         )
     if not table.names:
         raise ValueError(f"{path} holds no active terms. Is it an ontology in the format that its name says?")
+    return table
+
+
+def _without_conditional(table: TermTable, lines: TermTable) -> TermTable:
+    """Drop the parents that hold under a condition only: pronto does not tell them from the others, the lines do."""
+    for term, parents in table.parents.items():
+        table.parents[term] = tuple(p for p in parents if p in lines.parents.get(term, parents))
     return table
 
 
@@ -134,6 +141,11 @@ def _value(text: str) -> str:
     return _unescape(_TRAILING.sub("", text, count=1)).strip()
 
 
+def _holds_always(clause: str) -> bool:
+    """Whether an `is_a` holds for all: with `gci_filler` it is only so in that place (a cell type in one tissue)."""
+    return "gci_filler" not in clause
+
+
 def _quoted(text: str) -> tuple[str, str]:
     """The text of a quoted clause and the word behind it: `"T-cell" EXACT []` gives `("T-cell", "EXACT")`."""
     match = _QUOTED.match(text)
@@ -163,7 +175,7 @@ def parse_obo(lines: Iterable[str]) -> TermTable:
             _value(stanza["name"][0]) if "name" in stanza else "",
             _quoted(stanza["def"][0])[0] if "def" in stanza else "",
             (text for text, scope in synonyms if scope == "EXACT"),
-            map(_value, stanza.get("is_a", ())),
+            map(_value, filter(_holds_always, stanza.get("is_a", ()))),
         )
         for other in map(_value, stanza.get("alt_id", ())):
             table.replaced.setdefault(other, term)
