@@ -13,6 +13,7 @@ from tqdm import tqdm
 from sclm import models, results
 from sclm.cells import read_cells
 from sclm.evidence import back_off, consensus, over_cluster
+from sclm.evidence.backoff import UNKNOWN
 from sclm.knowledge import Ontology
 from sclm.models.contract import Annotator
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-UNKNOWN = "unknown"
 _NOVEL, _NOVEL_SHARE = (
     0.5,
     0.2,

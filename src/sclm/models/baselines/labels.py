@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from sclm.evidence.backoff import UNKNOWN
+
 if TYPE_CHECKING:
     from sclm.knowledge import Ontology
 
 logger = logging.getLogger(__name__)
 
-UNKNOWN = "unknown"
 _BLANK = frozenset({"", "nan", "na", "n/a", "none", "null", "unknown", "unassigned", "unlabelled", "unlabeled"})
 _HELD_OUT_SHARE = 0.2
 _HELD_OUT_CELLS = 20_000  # calibration and novelty need no more; the rest goes to training
