@@ -13,8 +13,8 @@ genes (those that both studies share), and every answer is judged by the same ru
 
 Each seed draws 80 % of the training cells, the same for every method, so the spread is that of another sample. Seconds are
 training plus prediction, wall clock, methods in turn; ours include calibration and novelty. The penalty and the scaling of
-our logistic regression were chosen on pbmc_facs -> kang and on donors of kang: read those two rows as development sets, the
-other three as tests. Needs real data: see --data.
+our logistic regression were chosen on pbmc_facs -> kang, on donors of kang and on splits within pbmc3k: read the first two
+as development rows, the other three as tests, the one onto pbmc3k with a grain of salt. Needs real data: see --data.
 """
 
 from __future__ import annotations
