@@ -284,3 +284,14 @@ def test_kernels_agree_with_numpy() -> None:
     assert loss == pytest.approx(-(importance * log_p[np.arange(60), codes]).sum(), rel=1e-5)
     np.testing.assert_allclose(residual, expected, atol=1e-5)
     np.testing.assert_allclose(gradient[:30], dense.T @ expected, atol=1e-5)
+
+
+def test_training_in_a_worker_thread_gives_the_same(reference: ad.AnnData) -> None:
+    """Kernels run on one core there; numba's threads must not be entered from two Python threads."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    here = sclm.train("logistic", reference, label_key="cell_type").arrays()["weights"]
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(sclm.train, "logistic", reference, label_key="cell_type") for _ in range(2)]
+        for job in jobs:
+            np.testing.assert_allclose(job.result().arrays()["weights"], here, atol=1e-3)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from sclm.cells.kernels import per_cell
+
 # n cells · G genes · K types. `rows` arrays are CSR of (n, G), `columns` arrays CSC of the same matrix.
 
 
-@numba.njit(parallel=True, nogil=True, cache=True)
+@per_cell
 def loss_and_residual(
     data: np.ndarray,
     indices: np.ndarray,
@@ -50,7 +52,7 @@ def loss_and_residual(
     return total
 
 
-@numba.njit(parallel=True, nogil=True, cache=True)
+@per_cell
 def add_gradient(
     data: np.ndarray,
     indices: np.ndarray,
