@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sclm.cells.alignment import align
+    from sclm.cells.alignment import align, require_overlap
     from sclm.cells.bins import bin_values
     from sclm.cells.cells import Cells
     from sclm.cells.counts import CountReport, inspect_counts, invert_log1p, require_counts
@@ -32,6 +32,7 @@ _HOME = {
     "GeneVocabulary": "vocabulary",
     "GeneMatch": "vocabulary",
     "align": "alignment",
+    "require_overlap": "alignment",
     "Ragged": "ragged",
     "rank_values": "ranks",
     "bin_values": "bins",
@@ -57,6 +58,7 @@ __all__ = [
     "rank_values",
     "read_cells",
     "require_counts",
+    "require_overlap",
 ]
 
 

@@ -9,7 +9,7 @@ from sclm.cells.columns import move_columns
 from sclm.cells.vocabulary import gene_kind, mouse_share, zebrafish_share
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import scipy.sparse as sp
 
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 
 _OTHER_ENSEMBL = re.compile(r"^ENS(?!G\d)(?!MUSG)[A-Z]{3,}G\d{11}")
 _TRANSCRIPT = re.compile(r"^ENS[A-Z]*[TP]\d{11}")
-_ORTHOLOGS = (
-    "Map them to one-to-one orthologs of the model's species first (for example from Ensembl BioMart), put the mapped "
-    "names into a column of adata.var and pass gene_key= with its name."
-)
 
 
 def align(
@@ -58,18 +54,52 @@ def align(
     if match.ids.size != len(cells.genes):
         msg = f"match must belong to the {len(cells.genes):,} genes of cells, found one for {match.ids.size:,} genes."
         raise ValueError(msg)
-    if match.matched < max(1.0, min_share * match.in_model):
-        raise ValueError(_refusal(list(cells.genes), vocabulary, match, min_share))
+    require_overlap(cells.genes, vocabulary, match, min_share=min_share)
     return move_columns(cells.counts, match.ids, len(vocabulary)), match
 
 
-def _refusal(names: Sequence[str], vocabulary: GeneVocabulary, match: GeneMatch, min_share: float) -> str:
+def require_overlap(
+    names: Iterable[str],
+    vocabulary: GeneVocabulary,
+    match: GeneMatch,
+    *,
+    min_share: float = 0.2,
+    owner: str = "model",
+    advice: str = "",
+) -> None:
+    """Refuse, with the reason, data whose genes hardly meet the vocabulary.
+
+    Parameters
+    ----------
+    names
+        Gene names of the data, (n_data,).
+    vocabulary
+        The genes to meet.
+    match
+        What ``vocabulary.match(names)`` found.
+    min_share
+        Least share of the vocabulary's genes that the data must hold, 0–1.
+    owner
+        Whose vocabulary it is, for the message.
+    advice
+        A last sentence of the message.
+
+    Raises
+    ------
+    ValueError
+        Fewer genes in common, with the likely cause (another species, another kind of identifier, a panel).
+    """
+    if match.matched >= max(1.0, min_share * match.in_model):
+        return
     share = match.matched / max(1, match.in_model)
-    head = f"at least {min_share:.0%} of the model's genes must be in the data, found {share:.1%} ({match.summary()}): "
-    return head + _reason(names, vocabulary)
+    msg = (
+        f"at least {min_share:.0%} of the {owner}'s genes must be in the data, found {share:.1%} ({match.summary()}): "
+        f"{_reason([str(name) for name in names], vocabulary, owner)}"
+    )
+    raise ValueError(f"{msg} {advice}" if advice else msg)
 
 
-def _reason(names: Sequence[str], vocabulary: GeneVocabulary) -> str:
+def _reason(names: Sequence[str], vocabulary: GeneVocabulary, owner: str) -> str:
     n = max(1, len(names))
     genes = [t for t, gene in zip(vocabulary.tokens, vocabulary.is_gene, strict=True) if gene]
     shown = f"{', '.join(names[:3])} … against {', '.join(genes[:3])} …"
@@ -81,23 +111,30 @@ def _reason(names: Sequence[str], vocabulary: GeneVocabulary) -> str:
     of_mouse, model_of_mouse = mouse_share(names), mouse_share(genes)
     if of_mouse > 0.5 and model_of_mouse <= 0.5:
         sign = "ENSMUSG ids" if gene_kind(names) == "ensembl" else "title-case symbols"
-        return f"the data look like mouse ({of_mouse:.0%} {sign}, {shown}) and the model is not. {_ORTHOLOGS}"
+        return f"the data look like mouse ({of_mouse:.0%} {sign}, {shown}) and the {owner} is not. {_orthologs(owner)}"
     if model_of_mouse > 0.5 and of_mouse <= 0.5:
-        return f"the model looks like mouse and the data do not ({shown}). {_ORTHOLOGS}"
+        return f"the {owner} looks like mouse and the data do not ({shown}). {_orthologs(owner)}"
     if zebrafish_share(names) > 0.005:
-        return f"the data look like zebrafish ({shown}). {_ORTHOLOGS}"
+        return f"the data look like zebrafish ({shown}). {_orthologs(owner)}"
     if sum(1 for name in names if _OTHER_ENSEMBL.match(name)) > 0.5 * n:
-        return f"the data's Ensembl ids are of another species ({shown}). {_ORTHOLOGS}"
+        return f"the data's Ensembl ids are of another species ({shown}). {_orthologs(owner)}"
     if sum(1 for name in names if _TRANSCRIPT.match(name)) > 0.5 * n:
         return f"the data's names are transcripts or proteins ({shown}). Sum the counts of each gene first."
     if gene_kind(names) != vocabulary.kind:
         return (
-            f"the data hold {_words(gene_kind(names))}, the model {_words(vocabulary.kind)} ({shown}), and few could be "
+            f"the data hold {_words(gene_kind(names))}, the {owner} {_words(vocabulary.kind)} ({shown}), and few could be "
             f"translated. Pass gene_key= naming the column of adata.var with {_words(vocabulary.kind)}."
         )
     return (
         f"the names hardly meet ({shown}). If adata.var holds other gene names pass gene_key=; a gene panel or a "
         "selection of variable genes needs a model that was trained on those genes."
+    )
+
+
+def _orthologs(owner: str) -> str:
+    return (
+        f"Map them to one-to-one orthologs of the {owner}'s species first (for example from Ensembl BioMart), put the "
+        "mapped names into a column of adata.var and pass gene_key= with its name."
     )
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pandas as pd
 
-from sclm.cells import align, log_normalise
+from sclm.cells import align, log_normalise, require_overlap
 from sclm.evidence import ReferenceSpace, fit_temperature, softmax
-from sclm.models.baselines.data import TARGET_SUM, Reference, require_overlap
+from sclm.models.baselines.data import TARGET_SUM, Reference
 from sclm.models.baselines.labels import UNKNOWN, hold_out, read_labels
 from sclm.models.contract import Annotation
 from sclm.models.family import Family
@@ -175,7 +175,12 @@ class BaselineAnnotator(Family, abc.ABC):
     def match(self, genes: pd.Index) -> GeneMatch:
         """Overlap of the data's genes with the model's; raises ValueError where it is too small to answer."""
         match = self.vocabulary.match(genes)
-        require_overlap(list(map(str, genes)), self.vocabulary, match)
+        require_overlap(
+            genes,
+            self.vocabulary,
+            match,
+            advice="With a labelled reference, reference= and label_key= train on the genes that it shares with the data.",
+        )
         self._last_match = (genes, match)
         return match
 

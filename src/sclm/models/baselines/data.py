@@ -8,30 +8,16 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from sclm.cells import Cells, GeneVocabulary, align, log_normalise
+from sclm.cells import GeneVocabulary, align, log_normalise, require_overlap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
-    from sclm.cells import CellSource, GeneMatch
+    from sclm.cells import CellSource
 
 _CACHED_ENTRIES = 75_000_000  # non-zeros of log-normalised counts kept in memory, by rows and by columns: 1.2 GB
 _BLOCK = 2048  # cells a block: small enough to share among threads, large enough to read from disk
 TARGET_SUM = 1e4  # counts a cell before the logarithm, scanpy's and celltypist's convention
-
-
-def require_overlap(genes: Sequence[str], vocabulary: GeneVocabulary, match: GeneMatch, of: str = "model") -> None:
-    """Refuse, with the reason, data whose genes hardly meet the vocabulary: :func:`sclm.cells.align` on no cells."""
-    nothing = sparse.csr_matrix((0, len(genes)), dtype=np.float32)
-    try:
-        align(Cells(nothing, pd.Index(genes), pd.DataFrame()), vocabulary, match=match)
-    except ValueError as error:
-        if of == "model":
-            advice = (
-                " With a labelled reference, reference= and label_key= train on the genes that it shares with the data."
-            )
-            raise ValueError(str(error) + advice) from error
-        raise ValueError(str(error).replace("the model", f"the {of}")) from error
 
 
 class Reference:
@@ -60,7 +46,7 @@ class Reference:
             shared = np.unique(match.ids[match.ids >= 0])
             # Refused against the smaller side: a panel of 300 genes may be all that the data has.
             if len(shared) < 0.2 * min(len(self.vocabulary.tokens), len(genes)):
-                require_overlap(list(map(str, genes)), self.vocabulary, match, of="reference")
+                require_overlap(genes, self.vocabulary, match, owner="reference")
             self.vocabulary = GeneVocabulary(tuple(self.vocabulary.tokens[i] for i in shared))
         self._match = self.vocabulary.match(source.genes)
         self._blocks: list[sparse.csr_matrix] | None = None
