@@ -62,9 +62,8 @@ def back_off(
             f"min_confidence must lie in (0, 1], found {min_confidence}. Use e.g. 0.8, or None for no back-off."
         )
     known = np.array([t in ontology for t in term_ids], dtype=bool)
-    below = ontology.ancestor_matrix(
-        [t for t, k in zip(term_ids, known, strict=True) if k]
-    ).tocsc()  # (n_known, n_terms), includes the term itself
+    # (n_known, n_terms), each term among its own ancestors
+    below = ontology.ancestor_matrix([t for t, k in zip(term_ids, known, strict=True) if k]).tocsc()
     candidates = np.flatnonzero(np.diff(below.indptr) > 0)
     roots = {ontology.index(r) for r in ontology.roots}
     candidates = np.array([c for c in candidates if c not in roots], dtype=np.int64)

@@ -66,9 +66,8 @@ def consensus(
     np.add.at(votes, (codes[filled], best[filled]), 1.0)
 
     if min_confidence is None:
-        winner = (votes + 0.5 * mean).argmax(
-            axis=1
-        )  # votes are whole numbers, mean probabilities at most 1: they break ties
+        # Votes are whole numbers and mean probabilities at most 1: half of them breaks ties and nothing else.
+        winner = (votes + 0.5 * mean).argmax(axis=1)
         label, term = np.array(labels, dtype=object)[winner], np.array(term_ids, dtype=object)[winner]
         confidence = mean[np.arange(n_groups), winner]
     else:

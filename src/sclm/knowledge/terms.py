@@ -68,15 +68,16 @@ def read_terms(path: Path) -> TermTable:
     if name.endswith((".json", ".json.gz", ".json.zst")):
         table = _read_json(path)
     elif name.endswith((".obo", ".obo.gz")):
+        lines = read_obo(path)
         try:
-            table = _without_conditional(read_with_pronto(path), parse_obo(_lines(path)))
+            table = _without_conditional(read_with_pronto(path), lines)
         except Exception as error:  # noqa: BLE001
             # Many kinds of error here: fastobo is strict about xrefs, pronto about undeclared synonym types and
             # targets. Whole public releases fail to load for one such line, which we do not even use.
             logger.info(
                 "pronto could not read %s (%s: %s); reading it line by line.", path, type(error).__name__, error
             )
-            table = parse_obo(_lines(path))
+            table = lines
     elif name.endswith((".owl", ".owl.gz", ".owx", ".xml")):
         table = read_with_pronto(path)
     else:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sclm import datasets, get, models, pl, tl
-from sclm.cells import read_cells
 from sclm.evidence import softmax
 from sclm.knowledge import Ontology
 from sclm.metrics import annotation, coverage_accuracy, expected_calibration_error
@@ -67,7 +66,7 @@ def _demo(out: Path, seed: int, say: Callable[[str], None]) -> pd.DataFrame:
         backed, SHOWN, reference=train, label_key=_FREE, min_confidence=0.8, key_added="sclm_backed_off", seed=seed
     )
     chapters = [
-        _chapter_data(adata, train),
+        _chapter_data(adata, shown),
         _chapter_methods(table),
         _chapter_cells(shown, out / "figures"),
         _chapter_back_off(backed, ontology, out / "figures"),
@@ -146,19 +145,19 @@ def _scores(test: anndata.AnnData, model: Any, ontology: Ontology) -> dict[str, 
     }
 
 
-def _chapter_data(adata: anndata.AnnData, train: anndata.AnnData) -> html.Chapter:
+def _chapter_data(adata: anndata.AnnData, shown: anndata.AnnData) -> html.Chapter:
     import pandas as pd
 
-    source = read_cells(train, obs_keys=[_FREE])
-    resolved = Ontology.load("cl").resolve_many(list(source.obs[_FREE].astype(str).value_counts().index))
+    read = shown.uns["sclm_cell_type"]["reference_labels"]  # how annotate read each label
+    cells = adata.obs[_FREE].astype(str).value_counts()
     table = pd.DataFrame(
         {
-            "term": resolved["name"].to_list(),
-            "id": resolved["term_id"].to_list(),
-            "matched by": resolved["kind"].to_list(),
-            "cells": [int((adata.obs[_FREE] == t).sum()) for t in resolved["text"]],
+            "term": read["name"].to_list(),
+            "id": read["term_id"].to_list(),
+            "matched by": read["kind"].to_list(),
+            "cells": [int(cells[label]) for label in read["label"]],
         },
-        index=pd.Index(resolved["text"], name="author label"),
+        index=pd.Index(read["label"], name="author label"),
     )
     return html.Chapter(
         "The cells",

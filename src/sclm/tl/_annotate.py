@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_NOVEL, _NOVEL_SHARE = (
-    0.5,
-    0.2,
-)  # a twentieth of cells like the reference lies above 0.5: four times that is worth a word
+# A twentieth of cells like the reference lies above this novelty; four times that share is worth a word.
+_NOVEL, _NOVEL_SHARE = 0.5, 0.2
 
 
 def annotate(
@@ -325,12 +323,7 @@ def _decide(
             values[grouped] = np.where(filled[grouped], voted[name], values[grouped])
             answer[name] = values
         vote_fraction[grouped] = np.where(filled[grouped], voted["vote_fraction"], np.nan)
-    return {
-        **answer,
-        "confidence": answer["confidence"].astype(np.float64),
-        "vote_fraction": vote_fraction,
-        "per_cell": own,
-    }
+    return {**answer, "vote_fraction": vote_fraction, "per_cell": own}
 
 
 def _ontology(annotator: Any) -> dict[str, str]:

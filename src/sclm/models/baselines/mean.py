@@ -13,9 +13,8 @@ if TYPE_CHECKING:
 
     from sclm.models.baselines.data import Reference
 
-_SHARPNESS = (
-    50.0  # correlations differ by hundredths; this brings them to the scale of logits, calibration does the rest
-)
+# Correlations differ by hundredths; this brings them to the scale of logits, and calibration does the rest.
+_SHARPNESS = 50.0
 
 
 class MeanProfile(BaselineAnnotator):
@@ -40,9 +39,8 @@ class MeanProfile(BaselineAnnotator):
         n_types = len(config.labels)
         total = np.zeros((n_types, len(reference.vocabulary.tokens)))
         for where, block in reference.blocks():
-            member = np.zeros(
-                (n_types, block.shape[0]), dtype=np.float32
-            )  # (n_types, n_block), one-hot of the used cells
+            # (n_types, n_block), one-hot of the used cells
+            member = np.zeros((n_types, block.shape[0]), dtype=np.float32)
             cells = np.flatnonzero(use[where])
             member[codes[where][cells], cells] = 1
             total += (block.T @ member.T).T  # (n_types, G)
