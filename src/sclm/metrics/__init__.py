@@ -1,10 +1,18 @@
-"""How good annotations are: agreement, ontology-aware scores, calibration and coverage."""
+"""How good annotations and generated cells are: agreement, ontology-aware scores, calibration, and `generation`."""
 
 from __future__ import annotations
 
 # Not lazy: `annotation` is the name of both the function and its file, and only an import that has already happened
-# leaves the function in place. Neither file imports more than numpy.
+# leaves the function in place. None of these imports more than numpy; `generation` loads its files on first use.
+from sclm.metrics import generation
 from sclm.metrics.annotation import annotation, match_kind
 from sclm.metrics.calibration import coverage_accuracy, expected_calibration_error, reliability
 
-__all__ = ["annotation", "coverage_accuracy", "expected_calibration_error", "match_kind", "reliability"]
+__all__ = [
+    "annotation",
+    "coverage_accuracy",
+    "expected_calibration_error",
+    "generation",
+    "match_kind",
+    "reliability",
+]

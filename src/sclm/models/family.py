@@ -44,6 +44,11 @@ class Family:
         self.card = dict(card or {})
         self.path: Path | None = None  # folder that the model was loaded from or saved to last
 
+    @property
+    def base_model(self) -> dict[str, str | None] | None:
+        """``name`` and ``revision`` of the pretrained model underneath, whose weights no checkpoint of ours holds."""
+        return None
+
     @classmethod
     def fit(cls, source: CellSource, *, genes: Any = None, seed: int = 0, **options: Any) -> Self:
         """Train on the cells of a source; ``genes`` restricts the vocabulary to those shared with other data."""
@@ -92,12 +97,13 @@ class Family:
             "family": self.family,
             "sclm": __version__,
             "config": dataclasses.asdict(self.config),
-            "base_model": None,
+            "base_model": self.base_model,
             "card": self.card,
         }
         # config.json goes first and comes last: a folder without it is not a checkpoint, so an interrupted save is never loaded.
         (folder / CONFIG).unlink(missing_ok=True)
-        save_file({k: np.ascontiguousarray(v) for k, v in self.arrays().items()}, folder / WEIGHTS)
+        # order="C" and not ascontiguousarray, which gives scalars a dimension
+        save_file({k: np.asarray(v, order="C") for k, v in self.arrays().items()}, folder / WEIGHTS)
         (folder / VOCABULARY).write_text(self.vocabulary.to_json(), encoding="utf-8")
         (folder / CARD).write_text(_card_text(self.family, self.card), encoding="utf-8")
         (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")

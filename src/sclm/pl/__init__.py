@@ -7,10 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sclm.pl._annotate import annotate, annotate_agreement, annotate_reliability
+    from sclm.pl._generate import (
+        generate,
+        generate_dropout,
+        generate_markers,
+        generate_mean_variance,
+        generate_umap,
+    )
 
-__all__ = ["annotate", "annotate_agreement", "annotate_reliability"]
+__all__ = [
+    "annotate",
+    "annotate_agreement",
+    "annotate_reliability",
+    "generate",
+    "generate_dropout",
+    "generate_markers",
+    "generate_mean_variance",
+    "generate_umap",
+]
 
-_HOMES = dict.fromkeys(__all__, "_annotate")
+_HOMES = {name: f"_{name.partition('_')[0]}" for name in __all__}  # the file of the tool
 
 
 def __getattr__(name: str) -> Any:
