@@ -1,0 +1,1 @@
+"""Cells written from metadata: the PGL family."""

@@ -1,0 +1,390 @@
+"""The PGL family: fit, write cells, score cells, save and load."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sclm.cells import Cells, GeneVocabulary, align
+from sclm.evidence import PlausibilityGuard
+from sclm.models.neural import NeuralFamily
+from sclm.models.pgl.combinations import distinct_rows
+from sclm.models.pgl.conditions import Conditions
+from sclm.models.pgl.counts import write_counts
+from sclm.models.pgl.fitting import build_network, fit_pgl
+from sclm.models.pgl.levels import Levels, slot_values
+from sclm.models.pgl.network import PGLConfig, PGLNetwork
+from sclm.models.pgl.programmes import Programmes
+from sclm.models.pgl.sampling import TILE, fill_fields, write_levels
+from sclm.models.pgl.scoring import marginal_log_likelihood
+from sclm.models.pgl.statistics import Profile
+from sclm.nn import load_own_state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sclm.cells import CellSource
+    from sclm.models.pgl.conditions import Resolved
+
+logger = logging.getLogger(__name__)
+
+
+class Written(NamedTuple):
+    """A block of written cells.
+
+    Attributes
+    ----------
+    cells
+        Raw counts in the genes of the training data, and the metadata: what was asked for, what the model filled in.
+    levels
+        (n, K) float32 levels of the programmes.
+    depth
+        (n,) float32 expected total counts.
+    log_likelihood
+        (n,) float64 nats.
+    codes
+        (n, F) int32 training values as which the cells were written, -1 left open.
+    """
+
+    cells: Cells
+    levels: np.ndarray
+    depth: np.ndarray
+    log_likelihood: np.ndarray
+    codes: np.ndarray
+
+
+class PGL(NeuralFamily):
+    """Cells written from metadata alone: a causal transformer over metadata, depth, programmes and genes.
+
+    Re-implementation from the public description of Portraying Gene Language (Choi et al. 2026), whose code, weights,
+    backbone and sizes are not public; what it leaves open is our choice.
+
+    Parameters
+    ----------
+    config, vocabulary, network, card
+        As in :class:`~sclm.models.neural.NeuralFamily`.
+    conditions
+        Metadata of the training cells.
+    levels
+        Depth and programmes as tokens.
+    profile
+        Mean profiles of conditions.
+    programmes
+        What the posterior of a cell's programmes needs.
+    loadings
+        (G, K) float32 of all genes.
+    dispersion
+        (G,) float32.
+    guard, groups
+        Plausibility guard, and the metadata codes (n_groups, F) of its groups.
+    """
+
+    family: ClassVar[str] = "pgl"
+    Config: ClassVar[type] = PGLConfig
+
+    def __init__(
+        self,
+        config: PGLConfig,
+        vocabulary: GeneVocabulary,
+        network: PGLNetwork,
+        card: dict[str, Any] | None = None,
+        *,
+        conditions: Conditions,
+        levels: Levels,
+        profile: Profile,
+        programmes: Programmes,
+        loadings: np.ndarray,
+        dispersion: np.ndarray,
+        guard: PlausibilityGuard,
+        groups: np.ndarray,
+    ) -> None:
+        super().__init__(config, vocabulary, network, card)
+        self.conditions, self.levels, self.profile, self.programmes = conditions, levels, profile, programmes
+        self.loadings, self.dispersion, self.guard, self.groups = loadings, dispersion, guard, groups
+
+    # ------------------------------------------------------------------ training
+
+    @classmethod
+    def fit(
+        cls,
+        source: CellSource,
+        *,
+        obs_keys: Sequence[str] | None = None,
+        label_key: str | None = None,
+        batch_key: str | None = None,
+        preset: str = "small",
+        genes: Any = None,
+        folder: Any = None,
+        accelerator: str = "auto",
+        devices: Any = "auto",
+        progress_bar: bool = True,
+        seed: int = 0,
+        **options: Any,
+    ) -> Self:
+        """Learn from labelled cells.
+
+        Parameters
+        ----------
+        source
+            Raw counts and metadata.
+        obs_keys
+            Columns that requests may name: fields of the CELLxGENE schema and any others.
+        label_key
+            One more such column.
+        batch_key
+            Donor or batch: whole donors are held out for early stopping.
+        preset
+            ``"tiny"``, ``"small"`` or ``"base"``.
+        genes
+            Restrict the vocabulary to the genes shared with these.
+        folder
+            Where the run is kept, so that it can be resumed.
+        accelerator, devices
+            Of the Lightning trainer.
+        progress_bar
+            Show one.
+        seed
+            Of everything random.
+        **options
+            Fields of :class:`~sclm.models.pgl.network.PGLConfig`.
+
+        Raises
+        ------
+        ValueError
+            If there are too few cells, no metadata, or no counts.
+        TypeError
+            If there is no such option.
+        """
+        keys = list(dict.fromkeys([*(obs_keys or ()), *([label_key] if label_key else [])]))
+        if not keys:
+            raise ValueError(
+                "pgl learns to write cells from metadata: pass obs_keys= naming the columns of .obs that requests may use, "
+                'for example obs_keys=["tissue", "disease", "cell_type"].'
+            )
+        config = PGLConfig.preset(preset, **options)
+        if source.n_cells < 20:
+            raise ValueError(f"pgl needs at least 20 training cells, found {source.n_cells}.")
+        conditions = Conditions.fit(source.obs, keys)
+        vocabulary = GeneVocabulary(tuple(map(str, source.genes)))
+        if genes is not None:
+            found = vocabulary.match(genes).ids
+            vocabulary = GeneVocabulary(tuple(vocabulary.tokens[i] for i in np.unique(found[found >= 0])))
+        batch = None if batch_key is None else pd.factorize(source.obs[batch_key].astype(str))[0]
+        fitted = fit_pgl(
+            source, vocabulary, conditions, config, batch=batch, seed=seed, folder=folder, accelerator=accelerator,
+            devices=devices, progress_bar=progress_bar,
+        )  # fmt: skip
+        parts = fitted._asdict()
+        history, network = parts.pop("history"), parts.pop("network")
+        card = {
+            "data": f"{source.n_cells:,} cells, {len(vocabulary):,} genes, fields {', '.join(keys)}",
+            "split": f"{history['n_held_out']:,} cells held out" + (" by whole donors" if batch is not None else ""),
+            "held out nats a cell": f"{history['nats_network']:.3f}",
+            "held out nats a cell of the Gaussian guess": f"{history['nats_guess']:.3f}",
+            "epochs": history["epochs"],
+            "seed": seed,
+            "limits": "writes cells like its training cells; compare with real ones by sclm.metrics.generation before use",
+        }
+        return cls(config, vocabulary, network, card, conditions=conditions, **parts)
+
+    # ------------------------------------------------------------------ checkpoint
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Weights, statistics, and the metadata as JSON in bytes."""
+        parts = {f"network.{name}": array for name, array in super().arrays().items()}
+        for group, values in (("levels", self.levels), ("profile", self.profile), ("programmes", self.programmes)):
+            parts |= {f"{group}.{name}": np.asarray(array) for name, array in values._asdict().items()}
+        parts |= {f"guard.{name}": array for name, array in self.guard.arrays().items()}
+        parts["conditions"] = np.frombuffer(self.conditions.to_json().encode(), np.uint8)
+        return parts | {"loadings": self.loadings, "dispersion": self.dispersion, "groups": self.groups}
+
+    @classmethod
+    def from_arrays(
+        cls, config: Any, vocabulary: GeneVocabulary, arrays: dict[str, np.ndarray], card: dict[str, Any]
+    ) -> Self:
+        """The inverse of :meth:`arrays`."""
+
+        def part(group: str) -> dict[str, np.ndarray]:
+            return {k.removeprefix(f"{group}."): v for k, v in arrays.items() if k.startswith(f"{group}.")}
+
+        conditions = Conditions.from_json(arrays["conditions"].tobytes().decode())
+        levels = Levels(**part("levels"))
+        network = build_network(config, conditions, levels, seed=0)
+        load_own_state(network, {name: torch.tensor(array) for name, array in part("network").items()})
+        guard = PlausibilityGuard.from_arrays(list(vocabulary.tokens), part("guard"))
+        return cls(
+            config, vocabulary, network, card, conditions=conditions, levels=levels, profile=Profile(**part("profile")),
+            programmes=Programmes(**part("programmes")), loadings=arrays["loadings"], dispersion=arrays["dispersion"],
+            guard=guard, groups=arrays["groups"],
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------ writing
+
+    def write(
+        self,
+        request: pd.DataFrame,
+        *,
+        seed: int = 0,
+        batch_size: int | None = None,
+        guidance: float = 0.0,
+        max_novelty: float = 0.5,
+        resolved: Resolved | None = None,
+        start: int = 0,
+    ) -> Iterator[Written]:
+        """Cells of a request, block by block.
+
+        Parameters
+        ----------
+        request
+            One row a cell; see :func:`sclm.request`.
+        seed
+            From 0 to 2⁶⁴ - 1.
+        batch_size
+            Cells in a block, rounded up to a multiple of 256; changes nothing but memory.
+        guidance
+            Classifier-free guidance of the programmes, 0 to 3: larger values write more typical cells.
+        max_novelty
+            Most novelty of a term that training did not see.
+        resolved
+            What ``conditions.resolve(request)`` gave, if it was asked before.
+        start
+            First cell to write: the others keep their random numbers.
+
+        Yields
+        ------
+        :class:`Written` blocks in the order of the request.
+        """
+        if not 0.0 <= guidance <= 3.0:
+            raise ValueError(f"guidance must lie in [0, 3], found {guidance}.")
+        if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
+            raise ValueError(f"seed must be a whole number from 0 to 2**64 - 1, found {seed!r}.")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, found {batch_size}.")
+        if resolved is None:
+            resolved = self.conditions.resolve(request, max_novelty=max_novelty)
+        size = TILE * -(-(batch_size or 1024) // TILE)
+        first = self._requested_depth(request)
+        for begin in range(start, len(request), size):
+            cells = np.arange(begin, min(begin + size, len(request)))
+            codes = self._fill(resolved, resolved.combination[cells], seed, cells)
+            values = np.concatenate([
+                write_levels(
+                    self.network, self.conditions, codes[s : s + TILE], first[cells[s : s + TILE]], seed=seed,
+                    cells=cells[s : s + TILE], guidance=guidance,
+                )
+                for s in range(0, cells.size, TILE)
+            ])  # fmt: skip
+            yield self._counts(request, cells, codes, values, seed)
+
+    def generate(self, request: pd.DataFrame, *, seed: int = 0) -> Cells:
+        """All cells of a request at once: counts (n, G) in the order of the request."""
+        import scipy.sparse as sp
+
+        blocks = [written.cells for written in self.write(request, seed=seed)]
+        obs = pd.concat([block.obs for block in blocks])
+        return Cells(sp.vstack([block.counts for block in blocks], format="csr"), blocks[0].genes, obs)
+
+    def _requested_depth(self, request: pd.DataFrame) -> np.ndarray:
+        """Value of the depth slot of each cell, NaN where the request leaves it to the model."""
+        if "n_counts" not in request:
+            return np.full(len(request), np.nan, np.float32)
+        depth = request["n_counts"].to_numpy(dtype=np.float64)
+        return slot_values(self.levels, depth, np.zeros((len(depth), 0)))[:, 0]
+
+    def _fill(self, resolved: Resolved, combination: np.ndarray, seed: int, cells: np.ndarray) -> np.ndarray:
+        """Training values (n, F) of cells: given ones, and draws for fields left open or given by a general term."""
+        codes = resolved.codes[combination]
+        allowed: list[np.ndarray | None] = []
+        for f, field in enumerate(self.conditions.fields):
+            rows = resolved.nodes[f]
+            asked = np.diff(rows.indptr) > 0
+            may = np.ones((len(resolved.codes), field.n_values), bool)
+            for row in np.flatnonzero(asked & (resolved.codes[:, f] < 0)):
+                lowest = rows.indices[rows.indptr[row] : rows.indptr[row + 1]].max()  # nodes come after those above
+                may[row] = False
+                may[row, field.values_of_node[lowest]] = True
+            text = resolved.table
+            new = text[(text["field"] == field.name) & text["how"].isin(["new donor", "not given"])]
+            if len(new):
+                may[~asked] = False  # stays open
+            allowed.append(may[combination])
+        return fill_fields(self.network, self.conditions, codes, allowed, seed=seed, cells=cells)
+
+    def _counts(
+        self, request: pd.DataFrame, cells: np.ndarray, codes: np.ndarray, values: np.ndarray, seed: int
+    ) -> Written:
+        distinct, which, _ = distinct_rows(codes)
+        profiles = self.profile.log_shares(self.conditions, distinct)
+        depth = np.exp(values[:, 0] * self.levels.scale + self.levels.centre).astype(np.float32)
+        if "n_counts" in request:
+            depth = request["n_counts"].to_numpy(dtype=np.float32)[cells]
+        levels = np.ascontiguousarray(values[:, 1:])
+        counts = write_counts(
+            profiles, which, depth, levels, self.loadings, self.dispersion, seed=int(seed), cells=cells
+        )
+        score, _ = self._score(counts, distinct, which, profiles)
+        obs = request.iloc[cells].copy()
+        for f, field in enumerate(self.conditions.fields):
+            names = np.array([*field.values, "unknown"], dtype=object)[codes[:, f]]
+            if field.name not in obs:
+                obs[field.name] = names
+            elif (names != obs[field.name].astype(str).to_numpy()).any():
+                obs[f"{field.name}_written"] = names
+        return Written(Cells(counts, pd.Index(self.vocabulary.tokens), obs), levels, depth, score, codes)
+
+    # ------------------------------------------------------------------ scoring
+
+    def log_likelihood(self, cells: Cells, conditions: pd.DataFrame | str = "given") -> pd.DataFrame:
+        """Log likelihood of real cells under metadata, nats.
+
+        Parameters
+        ----------
+        cells
+            Raw counts; genes are matched to the model's.
+        conditions
+            ``"given"``: each cell under its own metadata in ``cells.obs``. The name of a field: under each of its values in
+            turn, the other fields as given. A DataFrame: under each of its rows, a condition as in a request.
+
+        Returns
+        -------
+        One row a cell. ``"given"``: the column ``log_likelihood``. Otherwise one column a condition; the largest of a row is
+        the condition that explains the cell best, and ``softmax`` of a row its probability if all were equally common.
+
+        Raises
+        ------
+        KeyError
+            If a field does not exist.
+        ValueError
+            If hardly any genes are shared.
+        """
+        counts, _ = align(cells, self.vocabulary)
+        own = self.conditions.codes(cells.obs)
+        if isinstance(conditions, str) and conditions == "given":
+            columns, tables = ["log_likelihood"], [own]
+        elif isinstance(conditions, str):
+            f = self.conditions.names.index(self.conditions[conditions].name)
+            columns, tables = list(self.conditions.fields[f].values), []
+            for code in range(len(columns)):
+                table = own.copy()
+                table[:, f] = code
+                tables.append(table)
+        else:
+            codes = self.conditions.resolve(conditions).codes[self.conditions.resolve(conditions).combination]
+            columns = [" + ".join(map(str, row)) for row in conditions.to_numpy()]
+            tables = [np.tile(row, (len(own), 1)) for row in codes]
+        scores = [self._score_codes(counts, table) for table in tables]
+        return pd.DataFrame(np.column_stack(scores), index=cells.obs.index, columns=columns)
+
+    def _score_codes(self, counts: Any, codes: np.ndarray) -> np.ndarray:
+        distinct, which, _ = distinct_rows(codes)
+        return self._score(counts, distinct, which, self.profile.log_shares(self.conditions, distinct))[0]
+
+    def _score(self, counts: Any, codes: np.ndarray, which: np.ndarray, profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return marginal_log_likelihood(
+            self.network, self.conditions, self.levels, self.programmes, profiles, self.loadings, self.dispersion,
+            counts, codes, which,
+        )  # fmt: skip

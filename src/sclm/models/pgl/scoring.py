@@ -1,0 +1,102 @@
+r"""How probable a cell is, given metadata.
+
+.. math:: \log p(x \mid c) = \log p(N \mid c) + \log \int p(z \mid c, N)\, p(x \mid z, c, N)\, dz
+
+with N the cell's depth and z the levels of its programmes. The integral is approximated at the mode of the levels' posterior
+(Laplace): :math:`\log p(x, \hat z) + \tfrac K2 \log 2\pi + \tfrac12 \log |\Sigma|`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from sclm.models.pgl.counts import log_likelihood
+from sclm.models.pgl.levels import slot_values, to_bins
+from sclm.models.pgl.network import Batch
+from sclm.models.pgl.programmes import posterior
+from sclm.models.pgl.sampling import TILE, training_memberships
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+    from sclm.models.pgl.conditions import Conditions
+    from sclm.models.pgl.levels import Levels
+    from sclm.models.pgl.network import PGLNetwork
+    from sclm.models.pgl.programmes import Programmes
+
+
+def marginal_log_likelihood(
+    network: PGLNetwork,
+    conditions: Conditions,
+    levels: Levels,
+    programmes: Programmes,
+    profiles: np.ndarray,
+    loadings: np.ndarray,
+    dispersion: np.ndarray,
+    counts: sp.csr_matrix,
+    codes: np.ndarray,
+    condition: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log likelihood of cells under one condition each.
+
+    Parameters
+    ----------
+    network, conditions, levels, programmes, loadings, dispersion
+        Of the model.
+    profiles
+        (C, G) float32 log shares.
+    counts
+        CSR (n, G).
+    codes
+        (C, F) training values of the conditions.
+    condition
+        (n,) the condition of each cell.
+
+    Returns
+    -------
+    Nats (n,) float64, and the mode of the levels (n, K) float32.
+    """
+    total = np.empty(condition.size)
+    modes = np.empty((condition.size, loadings.shape[1]), np.float32)
+    for start in range(0, condition.size, TILE):
+        part = slice(start, min(condition.size, start + TILE))
+        block, which = counts[part], condition[part]
+        depth = np.maximum(np.asarray(block.sum(axis=1)).ravel(), 1.0).astype(np.float32)
+        found = posterior(
+            programmes, block[:, programmes.genes].toarray(), depth, profiles[:, programmes.genes], which
+        )
+        values = slot_values(levels, depth, found.mean)
+        total[part] = (
+            log_likelihood(block, profiles, which, depth, found.mean, loadings, dispersion)
+            + level_log_density(network, conditions, levels, codes[which], values)
+            - np.log(levels.scale * depth)  # from the scaled logarithm to the depth itself
+            + 0.5 * loadings.shape[1] * np.log(2 * np.pi)
+            + 0.5 * np.linalg.slogdet(found.covariance.astype(np.float64))[1]
+        )
+        modes[part] = found.mean
+    return total, modes
+
+
+@torch.inference_mode()
+def level_log_density(
+    network: PGLNetwork, conditions: Conditions, levels: Levels, codes: np.ndarray, values: np.ndarray
+) -> np.ndarray:
+    """Log density of slot values (n, S) given metadata codes (n, F), summed over slots, nats: (n,) float64.
+
+    The network gives a level's probability, spread evenly over its width; beyond the outer edges it falls off as the
+    outer levels' mean width.
+    """
+    device = network.start.device
+    bins = to_bins(levels, values)
+    arrays = (codes.astype(np.int64), np.full(codes.shape, -1, np.int64), values, bins)
+    batch = Batch(*(torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in arrays))
+    log_p, _ = network(batch, training_memberships(conditions, device))
+    picked = log_p.gather(-1, batch.bins[..., None])[..., 0].double().cpu().numpy()  # (n, S)
+    slots = np.arange(bins.shape[1])
+    low, high = levels.edges[slots, bins], levels.edges[slots, bins + 1]
+    width = np.maximum(high - low, 1e-4)
+    outside = np.maximum(np.maximum(low - values, values - high), 0.0)
+    return (picked - np.log(width) - outside / width).sum(axis=1)
