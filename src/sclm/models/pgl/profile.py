@@ -24,9 +24,9 @@ def fit_profile(
     ontology terms of its fields and their ancestors. Each factor has a Gamma(a, a) prior, so that its update in closed form
     is
 
-    .. math:: f_{jg} \leftarrow f_{jg} \frac{a + \sum_{c \ni j} x_{cg}}{a + \sum_{c \ni j} \hat x_{cg}}
+    .. math:: f_{jg} \leftarrow \frac{a + \sum_{c \ni j} x_{cg}}{a + \sum_{c \ni j} \hat x_{cg} / f_{jg}}
 
-    with x the observed and :math:`\hat x` the expected counts: a gene that was hardly seen below a term keeps the share
+    (the posterior mean) with x the observed and :math:`\hat x` the expected counts: a gene that was hardly seen below a term keeps the share
     that it has below the term's parents. Nodes come in the order of the columns (general before special).
 
     Parameters
@@ -77,9 +77,10 @@ def update_profile(
         rows = by_node.indices[by_node.indptr[node] : by_node.indptr[node + 1]]
         if rows.size in (0, everything):
             continue  # what all conditions share is the base
-        ratio = (totals[rows].sum(axis=0) + pseudocount) / (expected[rows].sum(axis=0) + pseudocount)
-        log_factors[node] += np.log(ratio).astype(np.float32)
-        expected[rows] *= ratio
+        before = np.exp(log_factors[node].astype(np.float64))
+        factor = (totals[rows].sum(axis=0) + pseudocount) / (expected[rows].sum(axis=0) / before + pseudocount)
+        log_factors[node] = np.log(factor)
+        expected[rows] *= factor / before
 
 
 def log_shares(design: sp.csr_matrix, log_base: np.ndarray, log_factors: np.ndarray) -> np.ndarray:
