@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sclm import datasets, get, knowledge, metrics, models, pl, tl
     from sclm.models import load, train
+    from sclm.tl import request
 
 __version__ = "0.1.0"
 
-__all__ = ["datasets", "get", "knowledge", "load", "metrics", "models", "pl", "tl", "train"]
+__all__ = ["datasets", "get", "knowledge", "load", "metrics", "models", "pl", "request", "tl", "train"]
 
 # Names that live one level down; everything else in __all__ is a submodule. Nothing is imported before it is used (PEP 562):
 # `import sclm` costs milliseconds, and a user who only annotates never pays for Lightning.
-_FROM_MODELS = frozenset({"load", "train"})
+_BELOW = {"load": "sclm.models", "request": "sclm.tl", "train": "sclm.models"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FROM_MODELS:
-        return getattr(importlib.import_module("sclm.models"), name)
+    if name in _BELOW:
+        return getattr(importlib.import_module(_BELOW[name]), name)
     if name in __all__:
         return importlib.import_module(f"sclm.{name}")
     raise AttributeError(f"module 'sclm' has no attribute {name!r}")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import anndata
     import pandas as pd
 
-__all__ = ["annotate", "probabilities"]
+__all__ = ["annotate", "generate", "generate_plausibility", "generate_values", "probabilities"]
 
 
 def annotate(adata: anndata.AnnData, *, key: str = "sclm_cell_type") -> pd.DataFrame:
@@ -80,3 +80,75 @@ def probabilities(adata: anndata.AnnData, *, key: str = "sclm_cell_type") -> pd.
     if name not in adata.obsm:
         raise KeyError(f"adata.obsm has no {name!r}: the model of this result has no label set.")
     return pd.DataFrame(np.asarray(adata.obsm[name]), index=adata.obs_names, columns=list(entry["categories"]))
+
+
+def generate(adata: anndata.AnnData, *, key: str = "sclm_generate") -> pd.DataFrame:
+    """What was asked for and what was written, cell by cell.
+
+    Parameters
+    ----------
+    adata
+        Made by :func:`sclm.tl.generate`.
+    key
+        ``key_added`` of that call.
+
+    Returns
+    -------
+    One row a cell: the metadata (requested, filled in and ``<field>_written``, with ontology ids), ``log_likelihood``
+    (nats), ``novelty``, ``plausibility``, ``implausible`` and one bool column a check, ``implausible_library_size`` and so
+    on.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result.
+    """
+    columns = list(results.read(adata, key, "generate")["columns"])
+    table = adata.obs[columns].copy()
+    return table.rename(columns={name: name.removeprefix("sclm_") for name in columns})
+
+
+def generate_values(adata: anndata.AnnData, *, key: str = "sclm_generate") -> pd.DataFrame:
+    """What the model took each requested value to mean.
+
+    Parameters
+    ----------
+    adata
+        Made by :func:`sclm.tl.generate`.
+    key
+        ``key_added`` of that call.
+
+    Returns
+    -------
+    One row a requested value and unseen combination: ``field``, ``value``, ``name``, ``term_id``, ``how`` (``"seen"``,
+    ``"general"``, ``"fallback"``, ``"new donor"``, ``"not given"``, ``"unseen combination"``), ``nearest`` training value,
+    ``n_values`` that it may be written as, ``novelty``.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result.
+    """
+    return results.read(adata, key, "generate")["values"].reset_index(drop=True)
+
+
+def generate_plausibility(adata: anndata.AnnData, *, key: str = "sclm_generate") -> pd.DataFrame:
+    """Share of implausible cells in each group of the plausibility guard, beside that of training cells.
+
+    Parameters
+    ----------
+    adata
+        Made by :func:`sclm.tl.generate`.
+    key
+        ``key_added`` of that call.
+
+    Returns
+    -------
+    As :meth:`sclm.evidence.PlausibilityGuard.summary` gives it: one row a group, the last one ``"all"``.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result.
+    """
+    return results.read(adata, key, "generate")["plausibility"].reset_index(drop=True)

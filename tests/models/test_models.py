@@ -86,8 +86,10 @@ def test_unknown_options_and_families(reference: ad.AnnData) -> None:
 def test_load_says_what_is_wrong(tmp_path: Path, reference: ad.AnnData) -> None:
     with pytest.raises(FileNotFoundError, match="no published checkpoint"):
         sclm.load("not-there")
-    with pytest.raises(ValueError, match="learns from a reference"):
+    with pytest.raises(ValueError, match=r"learns from a reference.*label_key=\.\.\.\), or pass reference="):
         sclm.load("knn")
+    with pytest.raises(ValueError, match=r"train it first with model = sclm\.train\('pgl', reference, obs_keys="):
+        sclm.load("pgl")
     with pytest.raises(FileNotFoundError, match=r"config\.json"):
         sclm.load(tmp_path)
     with pytest.raises(TypeError, match="int"):
@@ -117,10 +119,11 @@ def test_no_pickle_in_a_checkpoint(tmp_path: Path, reference: ad.AnnData) -> Non
     assert header[:1] == b"{"
 
 
-def test_available_lists_families_without_torch() -> None:
+def test_available_lists_families_and_what_they_do() -> None:
     table = sclm.models.available()
     assert set(FAMILIES) <= set(table.index)
-    assert (table.loc[list(FAMILIES), "verbs"] == "annotate").all()
+    assert table.loc["pgl", "verbs"] == "generate, log_likelihood"
+    assert (table.loc[[name for name in FAMILIES if name != "pgl"], "verbs"] == "annotate").all()
     assert table["description"].str.len().gt(10).all()
 
 

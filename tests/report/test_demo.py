@@ -7,9 +7,11 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
 import anndata as ad
+import numpy as np
 import pandas as pd
 import pytest
 
+from sclm import datasets
 from sclm.cli import main
 from sclm.report import html
 
@@ -38,8 +40,11 @@ class Balanced(HTMLParser):
 
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     import sclm.report.demo as demo
+    import sclm.report.generate as generate
 
     monkeypatch.setattr(demo, "_N_SPLITS", 2)
+    for name, value in {"_PRESET": "tiny", "_MAX_EPOCHS": 1, "_N_ASKED": 30, "_N_COMPARED": 60}.items():
+        monkeypatch.setattr(generate, name, value)
     assert main(["demo", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     for method in demo.METHODS:
@@ -51,16 +56,42 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert {"sclm_cell_type", "sclm_cell_type_confidence", "sclm_backed_off"} <= set(annotated.obs)
     assert annotated.n_obs == 209
 
+    # Half of the cells written from metadata, and every metric between its ceiling and floors.
+    for metric in generate._ROWS.values():
+        assert metric in printed
+    written = ad.read_h5ad(tmp_path / "out" / "pbmc68k_generated.h5ad")
+    _, held_out = generate.halves(datasets.pbmc68k(), 0)
+    assert written.shape == held_out.shape
+    counts = written.obs["cell_type"].astype(str).value_counts()
+    assert counts.to_dict() == held_out.obs["cell_type"].astype(str).value_counts().to_dict()
+    assert (written.X.data == np.rint(written.X.data)).all()
+    assert {"sclm_log_likelihood", "sclm_novelty", "sclm_implausible"} <= set(written.obs)
+    metrics = pd.read_csv(tmp_path / "out" / "generation.csv", index_col="metric")
+    assert set(generate._ROWS) <= set(metrics.index)
+    assert metrics.loc["copied_share", "copies"] == 1.0
+
     figures = sorted(path.name for path in (tmp_path / "out" / "figures").iterdir())
-    assert figures == ["agreement.png", "coverage.png", "embedding.png", "reliability.png"]
+    assert figures == ["agreement.png", "coverage.png", "embedding.png", "generated.png", "reliability.png"]
 
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     parser = Balanced()
     parser.feed(page)
     assert not parser.open
-    assert len(parser.sources) == 4  # four figures, all inside the file
+    assert len(parser.sources) == 5  # five figures, all inside the file
     assert all(s.startswith("data:image/png;base64,") for s in parser.sources)
     assert "240 of the 700 cells" in page  # the limits of the data are said
+    assert "was not in training: written as its nearest known kind" in page
+    assert "They cannot show whole transcriptomes" in page
+
+
+def test_halves_are_stratified() -> None:
+    from sclm.report.generate import halves
+
+    adata = datasets.pbmc68k()
+    first, second = halves(adata, 3)
+    assert sorted([*first.obs_names, *second.obs_names]) == sorted(adata.obs_names)
+    difference = second.obs["cell_type"].value_counts() - first.obs["cell_type"].value_counts()
+    assert set(difference) <= {0, 1}
 
 
 def test_cli_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

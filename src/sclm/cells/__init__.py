@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sclm.cells.bins import bin_values
     from sclm.cells.cells import Cells
     from sclm.cells.counts import CountReport, inspect_counts, invert_log1p, require_counts
+    from sclm.cells.joined import JoinedSource
     from sclm.cells.levels import count_levels
     from sclm.cells.normalise import log_normalise
     from sclm.cells.ragged import Ragged
@@ -29,6 +30,7 @@ _HOME = {
     "inspect_counts": "counts",
     "require_counts": "counts",
     "invert_log1p": "counts",
+    "JoinedSource": "joined",
     "GeneVocabulary": "vocabulary",
     "GeneMatch": "vocabulary",
     "align": "alignment",
@@ -47,6 +49,7 @@ __all__ = [
     "CountReport",
     "GeneMatch",
     "GeneVocabulary",
+    "JoinedSource",
     "Ragged",
     "align",
     "bin_values",

@@ -26,6 +26,7 @@ FAMILIES: dict[str, str] = {
     "knn": "sclm.models.baselines.knn:NearestNeighbours",
     "mean": "sclm.models.baselines.mean:MeanProfile",
     "majority": "sclm.models.baselines.majority:Majority",
+    "pgl": "sclm.models.pgl.model:PGL",
 }
 
 
@@ -122,9 +123,13 @@ def load(model: str | Path | Family) -> Family:
     elif Path(name).is_dir():
         folder = Path(name)
     elif name in FAMILIES:
+        names = hasattr(family_class(name), "annotate")
+        keys, other = (
+            ("label_key=...", ", or pass reference= and label_key= to the tool") if names else ("obs_keys=[...]", "")
+        )
         raise ValueError(
-            f"{name!r} is a family that learns from a reference: pass reference= and label_key= to the tool, "
-            f"or train it first with sclm.train({name!r}, reference, label_key=...)."
+            f"{name!r} is a family that learns from a reference: train it first with "
+            f"model = sclm.train({name!r}, reference, {keys}){other}."
         )
     else:
         near = difflib.get_close_matches(name, [*PUBLISHED, *FAMILIES], n=3, cutoff=0.5)
@@ -143,7 +148,7 @@ def load(model: str | Path | Family) -> Family:
 
 def train(
     family_name: str,
-    adata: anndata.AnnData,
+    adata: anndata.AnnData | Sequence[anndata.AnnData],
     *,
     label_key: str | None = None,
     batch_key: str | None = None,
@@ -160,7 +165,8 @@ def train(
     family_name
         A family: see :func:`available`.
     adata
-        Cells with raw counts; in memory, backed or Dask.
+        Cells with raw counts; in memory, backed or Dask. Families that read their cells as a stream (``"pgl"``) take a list
+        of them, for example of many backed files, and learn on the genes that all share.
     label_key
         Column of ``.obs`` with the labels to learn, for annotators.
     batch_key
@@ -197,12 +203,18 @@ def train(
     >>> model = sclm.train("logistic", reference, label_key="cell_type")
     >>> sclm.tl.annotate(reference, model)
     """
-    from sclm.cells import read_cells
+    from sclm.cells import JoinedSource, read_cells
 
     cls = family_class(family_name)
     columns = list(dict.fromkeys([k for k in (label_key, batch_key) if k is not None] + list(obs_keys)))
     # Only what was given is passed on: a family that does not know an argument refuses it by name.
     given = {"label_key": label_key, "batch_key": batch_key, "obs_keys": tuple(obs_keys) or None}
     options |= {k: v for k, v in given.items() if v is not None}
+    if isinstance(adata, list | tuple):
+        if not getattr(cls, "reads_streams", False):
+            raise TypeError(f"{family_name!r} learns from one AnnData, found a list of {len(adata)}. Concatenate them first.")
+        parts = [read_cells(part, layer=layer, gene_key=gene_key, obs_keys=columns) for part in adata]
+        joined: Any = JoinedSource(parts)  # reads as a CellSource does
+        return cls.fit(joined, seed=seed, **options)
     source = read_cells(adata, layer=layer, gene_key=gene_key, obs_keys=columns)
     return cls.fit(source, seed=seed, **options)

@@ -276,6 +276,9 @@ def _annotator(
             f"With reference=, model must be a family to train ({', '.join(map(repr, models.FAMILIES))}), found {model!r}. "
             "Leave reference= out to use a trained model."
         )
+    family = models.family_class(model)
+    if not hasattr(family, "annotate"):
+        raise ValueError(f"{model!r} does not annotate cells. Use e.g. 'logistic', the default.")
     keys = [label_key] + ([batch_key] if batch_key else [])
     try:
         labelled = read_cells(reference, layer=layer, gene_key=gene_key, obs_keys=keys, invert_log1p=invert_log1p)
@@ -284,7 +287,7 @@ def _annotator(
         text = re.sub(r"\badata\b", "reference", str(error.args[0]))
         raise type(error)(re.sub(r"\b(layer|gene_key)=", r"reference_\1=", text)) from error
     options = {"batch_key": batch_key} if batch_key else {}
-    return models.family_class(model).fit(labelled, label_key=label_key, genes=source.genes, seed=seed, **options)
+    return family.fit(labelled, label_key=label_key, genes=source.genes, seed=seed, **options)
 
 
 def _decide(

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sclm.training.data import CellDataModule, expressed_genes
-    from sclm.training.fit import FitReport, fit
+    from sclm.training.loop import FitReport, fit
     from sclm.training.schedule import adamw, parameter_groups, planned_steps, warmup_cosine
 
 _HOME = {
     "CellDataModule": "data",
-    "FitReport": "fit",
+    "FitReport": "loop",
     "adamw": "schedule",
     "expressed_genes": "data",
-    "fit": "fit",
+    "fit": "loop",
     "parameter_groups": "schedule",
     "planned_steps": "schedule",
     "warmup_cosine": "schedule",

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 
 from sclm.cells import Cells, align
@@ -13,10 +14,12 @@ from sclm.evidence import PlausibilityGuard
 from sclm.models.pgl.calibrate import first_dispersion, fit_dispersion, fit_means
 from sclm.models.pgl.combinations import distinct_rows
 from sclm.models.pgl.counts import expected_counts
+from sclm.models.pgl.gene_training import Base, train_tokens
 from sclm.models.pgl.levels import Levels, design_matrix, fit_levels, slot_values
 from sclm.models.pgl.module import LevelData, LevelTable, PGLModule, left_open
 from sclm.models.pgl.network import PGLNetwork
 from sclm.models.pgl.sampling import TILE, training_memberships, write_levels
+from sclm.models.pgl.scoring import fit_usual, marginal_log_likelihood
 from sclm.models.pgl.statistics import field_memberships, learn, level_table
 from sclm.training import fit
 
@@ -35,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 CONTEXT = ("tissue", "disease")
 _CALIBRATED = 2_000  # cells whose genes' dispersions are fitted
+_SCORED = 1_000  # cells that say which log likelihoods are usual
 _MAX_GROUPS = 300  # of the plausibility guard: combinations of metadata where there are fewer, cell types otherwise
 
 
@@ -49,6 +53,7 @@ class Fitted(NamedTuple):
     dispersion: np.ndarray
     guard: PlausibilityGuard
     groups: np.ndarray  # (n_groups, F) codes of the guard's groups, -1 where a field does not matter
+    usual: np.ndarray  # (2, 3) log likelihoods of held-out cells at a depth
     history: dict[str, Any]
 
 
@@ -69,28 +74,37 @@ def fit_pgl(
     context = np.array([field.name in CONTEXT for field in conditions.fields])
     levels = _levels(conditions, codes, table, context, statistics.rows, config, seed)
     table = table._replace(first=slot_values(levels, depth, table.mean)[:, 0])
-    network = build_network(config, conditions, levels, seed)
+    network = build_network(config, conditions, levels, seed, len(vocabulary))
     held_out = hold_out(statistics.condition, batch, config.validation_share, seed)
     history = _train(network, conditions, config, table, levels, held_out, context, seed, training)
     dispersion = _calibrate(network, conditions, levels, statistics, depth, table, codes, config, seed)
+    if config.gene_tokens and config.token_epochs:
+        base = Base(
+            statistics.profile.log_shares(conditions, statistics.combinations), statistics.condition, depth,
+            statistics.loadings, dispersion,
+        )  # fmt: skip
+        data = LevelData(table, levels, held_out, context, config, seed)
+        history |= train_tokens(network, conditions, config, source, vocabulary, data, base, seed=seed, **training)
     groups, group = _groups(conditions, codes)
 
     def cells() -> Iterator[Cells]:
-        match = vocabulary.match(source.genes)
+        match, names = vocabulary.match(source.genes), pd.Index(vocabulary.tokens)
         for block in source.blocks(2048):
-            yield Cells(align(block, vocabulary, match=match)[0], vocabulary.tokens, block.obs)
+            yield Cells(align(block, vocabulary, match=match)[0], names, block.obs)
 
     guard = PlausibilityGuard.fit(cells, group, n_groups=len(groups), genes=list(vocabulary.tokens))
+    usual = _usual(network, conditions, levels, statistics, dispersion, held_out, seed)
     return Fitted(
-        network, levels, statistics.profile, statistics.programmes, statistics.loadings, dispersion, guard, groups, history
-    )
+        network, levels, statistics.profile, statistics.programmes, statistics.loadings, dispersion, guard, groups, usual,
+        history,
+    )  # fmt: skip
 
 
-def build_network(config: PGLConfig, conditions: Conditions, levels: Levels, seed: int) -> PGLNetwork:
+def build_network(config: PGLConfig, conditions: Conditions, levels: Levels, seed: int, n_genes: int) -> PGLNetwork:
     """A network whose first predictions are training frequencies."""
     counts = [np.asarray(field.n_cells, np.float64) for field in conditions.fields]
     frequencies = tuple(torch.from_numpy(np.log((c + 0.5) / (c + 0.5).sum()).astype(np.float32)) for c in counts)
-    return PGLNetwork(config, tuple(field.n_nodes for field in conditions.fields), frequencies, levels, seed)
+    return PGLNetwork(config, tuple(field.n_nodes for field in conditions.fields), frequencies, levels, seed, n_genes)
 
 
 def hold_out(condition: np.ndarray, batch: np.ndarray | None, share: float, seed: int) -> np.ndarray:
@@ -123,8 +137,8 @@ def _levels(
     programmes = table.mean[rows] + np.einsum("nij,nj->ni", table.root[rows], noise)
     full = codes[rows]
     partial = np.where(left_open(full.shape, generator, context, config), -1, full)
-    designs = [design_matrix(field_memberships(conditions, c)) for c in (full, partial)]
-    return fit_levels(table.first[rows].astype(np.float64), programmes, *designs, config.n_levels)
+    known, less = (design_matrix(field_memberships(conditions, c)) for c in (full, partial))
+    return fit_levels(table.first[rows].astype(np.float64), programmes, known, less, config.n_levels)
 
 
 def _train(
@@ -209,9 +223,33 @@ def _calibrate(
     noise = generator.standard_normal(table.mean[rows[some]].shape).astype(np.float32)
     own = table.mean[rows[some]] + np.einsum("nij,nj->ni", table.root[rows[some]], noise)
     inferred, means = (
-        expected_counts(profiles, which[some], n[some], levels_, statistics.loadings) for levels_ in (own, written[some])
+        expected_counts(profiles, which[some], n[some], levels_, statistics.loadings)
+        for levels_ in (own, written[some])
     )
     return fit_dispersion(first_dispersion(counts, inferred, means), counts, n[some], means)
+
+
+def _usual(
+    network: PGLNetwork,
+    conditions: Conditions,
+    levels: Levels,
+    statistics: Statistics,
+    dispersion: np.ndarray,
+    held_out: np.ndarray,
+    seed: int,
+) -> np.ndarray:
+    """Usual log likelihoods, from cells that the network did not see where there are enough of them in the sample."""
+    rows = np.flatnonzero(np.isin(statistics.rows, held_out))
+    if rows.size < 20:
+        rows = np.arange(statistics.rows.size)
+    rows = np.sort(np.random.default_rng([seed, 4]).permutation(rows)[:_SCORED])
+    counts = statistics.sample[rows]
+    score, _ = marginal_log_likelihood(
+        network, conditions, levels, statistics.programmes,
+        statistics.profile.log_shares(conditions, statistics.combinations), statistics.loadings, dispersion, counts,
+        statistics.combinations, statistics.condition[statistics.rows[rows]],
+    )  # fmt: skip
+    return fit_usual(np.asarray(counts.sum(axis=1)).ravel(), score)
 
 
 def _groups(conditions: Conditions, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

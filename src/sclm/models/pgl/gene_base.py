@@ -104,24 +104,32 @@ def sequence_states(tokens: torch.Tensor, hazards: torch.Tensor) -> tuple[torch.
     marked = torch.where(is_gene, n_levels + 1, tokens - n_genes + 1).clamp_max(n_levels + 1)
     level = torch.cummin(marked, dim=1).values  # after each token; levels only fall
     index = torch.where(is_gene, tokens, 0)[:, None].expand(-1, n_levels, -1)  # (B, Q, L)
-    taken = torch.where(is_gene[:, None], hazards.gather(2, index), 0.0).cumsum(2).transpose(1, 2)  # (B, L, Q)
-    left = hazards.sum(2)[:, None] - taken
+    wide = wide_dtype(hazards.device)
+    taken = (
+        torch.where(is_gene[:, None], hazards.gather(2, index), 0.0).cumsum(2, dtype=wide).transpose(1, 2)
+    )  # (B, L, Q)
+    whole = hazards.sum(2, dtype=wide)[:, None]
     return (
         torch.cat([torch.full_like(level[:, :1], n_levels + 1), level[:, :-1]], dim=1),
         torch.cat([torch.full_like(tokens[:, :1], -1), torch.where(is_gene, tokens, -1)[:, :-1]], dim=1),
-        torch.cat([hazards.sum(2)[:, None], left[:, :-1]], dim=1).clamp_max(0.0),
+        torch.cat([whole, (whole - taken)[:, :-1]], dim=1).clamp_max(0.0),
     )
 
 
 def next_tokens(
-    hazards: torch.Tensor, eligible: torch.Tensor, level: torch.Tensor, last: torch.Tensor, left: torch.Tensor
+    hazards: torch.Tensor,
+    log_hazards: torch.Tensor,
+    eligible: torch.Tensor,
+    level: torch.Tensor,
+    last: torch.Tensor,
+    left: torch.Tensor,
 ) -> torch.Tensor:
     """Logits (N, V) of the next token: those of forbidden tokens are -inf, and their softmax is the distribution.
 
     Parameters
     ----------
-    hazards
-        (N, G) log of 1 - h at the level that is being written (anything before the first marker).
+    hazards, log_hazards
+        (N, G) log of 1 - h and of h at the level that is being written (anything before the first marker).
     eligible
         (N, G) bool: genes that were not written at a higher level.
     level, last, left
@@ -133,9 +141,9 @@ def next_tokens(
     may = eligible & (index > last[:, None]) & inside[:, None]
     missed = torch.where(may, hazards, 0.0)
     upto = missed.cumsum(1)
-    genes = torch.where(may, log_hazard(hazards) + (upto - missed), -torch.inf)
+    genes = torch.where(may, log_hazards + (upto - missed), -torch.inf)
     none = torch.where(inside & (last < 0), -torch.inf, upto[:, -1])
-    return torch.cat([genes, next_markers(level, none, left)], dim=1)
+    return torch.cat([genes, next_markers(level, none, left).to(genes.dtype)], dim=1)
 
 
 def next_markers(level: torch.Tensor, none: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
@@ -148,6 +156,11 @@ def next_markers(level: torch.Tensor, none: torch.Tensor, left: torch.Tensor) ->
     return torch.cat([markers, passed[:, :1]], dim=1) + none[:, None]
 
 
+def wide_dtype(device: torch.device) -> torch.dtype:
+    """In which the genes not yet written are counted down: a small rest of a large sum; Apple's GPUs have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def log_hazard(missed: torch.Tensor) -> torch.Tensor:
-    """log h from log(1 - h); -inf for 0."""
+    """Log h from log(1 - h); -inf for 0."""
     return torch.log(-torch.expm1(missed))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from sclm.models.pgl.gene_base import next_tokens, sequence_states
+from sclm.models.pgl.gene_base import log_hazard, next_tokens, sequence_states
 from sclm.models.pgl.tokens import GeneTokens
 from sclm.nn import seeded
 
@@ -110,7 +110,7 @@ def gene_nats(
         Positions at a time.
     """
     with torch.no_grad():
-        states = sequence_states(batch.tokens, batch.hazards)
+        states = (*sequence_states(batch.tokens, batch.hazards), log_hazard(batch.hazards))
     n_cells, n_sampled = batch.positions.shape
     if n_sampled:
         cell = torch.arange(n_cells, device=batch.tokens.device).repeat_interleave(n_sampled)
@@ -134,14 +134,15 @@ def _position_nats(
     decoder: GeneDecoder,
     hidden: torch.Tensor | None,
     batch: TokenBatch,
-    states: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    states: tuple[torch.Tensor, ...],
     cell: torch.Tensor,
     position: torch.Tensor,
 ) -> torch.Tensor:
-    level, last, left = (state[cell, position] for state in states)
+    level, last, left = (state[cell, position] for state in states[:3])
     with torch.no_grad():
         row = (level - 1).clamp(0, batch.hazards.shape[1] - 1)
-        base = next_tokens(batch.hazards[cell, row], batch.gene_levels[cell] <= level[:, None], level, last, left)
+        eligible = batch.gene_levels[cell] <= level[:, None]
+        base = next_tokens(batch.hazards[cell, row], states[3][cell, row], eligible, level, last, left)
     logits = base if hidden is None else decoder.logits(hidden[cell, position], base)
     # In float32 whatever the precision of the body: differences of probabilities over many tokens are small.
     return F.cross_entropy(logits.float(), batch.tokens[cell, position], reduction="none")

@@ -15,7 +15,6 @@ from sclm.cells import Cells
 from sclm.models.pgl.counts import expected_counts
 from sclm.models.pgl.gene_base import level_hazards
 from sclm.models.pgl.gene_tokens import TokenBatch, forward, gene_nats
-from sclm.models.pgl.module import LevelData
 from sclm.models.pgl.objectives import negative_log_likelihood
 from sclm.models.pgl.sampling import training_memberships
 from sclm.training import CellDataModule, adamw, fit, planned_steps
@@ -23,6 +22,7 @@ from sclm.training import CellDataModule, adamw, fit, planned_steps
 if TYPE_CHECKING:
     from sclm.cells import CellSource, GeneVocabulary
     from sclm.models.pgl.conditions import Conditions
+    from sclm.models.pgl.module import LevelData
     from sclm.models.pgl.network import Memberships, PGLConfig, PGLNetwork
     from sclm.models.pgl.tokens import GeneTokens
 
@@ -145,11 +145,11 @@ class TokenModule(pl.LightningModule):
 
     def training_step(self, batch: TokenBatch, index: int) -> torch.Tensor:
         """Nats a cell, estimated from some of its tokens."""
-        return sum(self.parts(batch))
+        return self.loss(batch)
 
     def validation_step(self, batch: TokenBatch, index: int) -> None:
         """Nats a held-out cell from all its tokens, logged as ``validation_loss``."""
-        self.log("validation_loss", sum(self.parts(batch)), batch_size=len(batch.bins))
+        self.log("validation_loss", self.loss(batch), batch_size=len(batch.bins))
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay."""
@@ -159,6 +159,11 @@ class TokenModule(pl.LightningModule):
             weight_decay=self.config.weight_decay,
             total_steps=planned_steps(self.trainer),
         )
+
+    def loss(self, batch: TokenBatch) -> torch.Tensor:
+        """The sum of :meth:`parts`."""
+        levels, fields, genes = self.parts(batch)
+        return levels + fields + genes
 
     def parts(self, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Mean nats a cell of the levels, the fields and the genes."""
@@ -227,7 +232,7 @@ def train_tokens(
 def score_tokens(module: TokenModule, data: TokenData) -> float:
     """Nats a held-out cell, NaN without any."""
     module.network.eval()
-    parts = [(float(sum(module.parts(batch))), len(batch.bins)) for batch in data.val_dataloader()]
+    parts = [(float(module.loss(batch)), len(batch.bins)) for batch in data.val_dataloader()]
     module.network.train()
     return float(np.average([p[0] for p in parts], weights=[p[1] for p in parts])) if parts else float("nan")
 

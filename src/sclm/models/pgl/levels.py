@@ -26,7 +26,7 @@ class Levels(NamedTuple):
     Attributes
     ----------
     centre, scale
-        float32 scalars: the first slot is (log depth - centre) / scale.
+        () float32: the first slot is (log depth - centre) / scale.
     edges
         (S, Q + 1) float32, ascending: quantiles of the training cells; the outer ones are the extremes.
     fine
@@ -81,7 +81,7 @@ def fit_levels(
 
     centre, scale = float(log_depth.mean()), float(max(log_depth.std(), 0.05))
     values = np.column_stack([(log_depth - centre) / scale, programmes]).astype(np.float64)  # (n, S)
-    n, n_slots = values.shape
+    n_slots = values.shape[1]
     fine = np.quantile(values, np.linspace(0, 1, _FINE * n_levels + 1), axis=0).T  # (S, 8 Q + 1)
     # Ties (few cells, equal depths) would make empty levels: keep the edges apart.
     fine = fine + np.arange(fine.shape[1]) * 1e-5
@@ -102,7 +102,7 @@ def fit_levels(
         spread.fit(design, 0.5 * (np.log(rest**2 + 1e-4) - _LOG_CHI2))
         spread_weight[:, slot] = spread.coef_
     arrays = (edges, fine, mean_weight, previous_weight, spread_weight)
-    return Levels(np.float32(centre), np.float32(scale), *(a.astype(np.float32) for a in arrays))
+    return Levels(np.array(centre, np.float32), np.array(scale, np.float32), *(a.astype(np.float32) for a in arrays))
 
 
 def slot_values(levels: Levels, depth: np.ndarray, programmes: np.ndarray) -> np.ndarray:

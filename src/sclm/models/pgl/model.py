@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -14,47 +13,24 @@ from sclm.evidence import PlausibilityGuard
 from sclm.models.neural import NeuralFamily
 from sclm.models.pgl.combinations import distinct_rows
 from sclm.models.pgl.conditions import Conditions
-from sclm.models.pgl.counts import write_counts
 from sclm.models.pgl.fitting import build_network, fit_pgl
-from sclm.models.pgl.levels import Levels, slot_values
+from sclm.models.pgl.gene_sampling import require_decoder
+from sclm.models.pgl.levels import Levels
 from sclm.models.pgl.network import PGLConfig, PGLNetwork
 from sclm.models.pgl.programmes import Programmes
-from sclm.models.pgl.sampling import TILE, fill_fields, write_levels
-from sclm.models.pgl.scoring import marginal_log_likelihood
+from sclm.models.pgl.scoring import marginal_log_likelihood, surprise
 from sclm.models.pgl.statistics import Profile
+from sclm.models.pgl.writing import write_cells
 from sclm.nn import load_own_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import scipy.sparse as sp
+
     from sclm.cells import CellSource
+    from sclm.models.contract import Written
     from sclm.models.pgl.conditions import Resolved
-
-logger = logging.getLogger(__name__)
-
-
-class Written(NamedTuple):
-    """A block of written cells.
-
-    Attributes
-    ----------
-    cells
-        Raw counts in the genes of the training data, and the metadata: what was asked for, what the model filled in.
-    levels
-        (n, K) float32 levels of the programmes.
-    depth
-        (n,) float32 expected total counts.
-    log_likelihood
-        (n,) float64 nats.
-    codes
-        (n, F) int32 training values as which the cells were written, -1 left open.
-    """
-
-    cells: Cells
-    levels: np.ndarray
-    depth: np.ndarray
-    log_likelihood: np.ndarray
-    codes: np.ndarray
 
 
 class PGL(NeuralFamily):
@@ -81,9 +57,13 @@ class PGL(NeuralFamily):
         (G,) float32.
     guard, groups
         Plausibility guard, and the metadata codes (n_groups, F) of its groups.
+    usual
+        (2, 3) float32: log likelihoods that are usual at a depth.
     """
 
+    network: PGLNetwork
     family: ClassVar[str] = "pgl"
+    reads_streams: ClassVar[bool] = True  # sclm.train may hand it several AnnData
     Config: ClassVar[type] = PGLConfig
 
     def __init__(
@@ -101,10 +81,11 @@ class PGL(NeuralFamily):
         dispersion: np.ndarray,
         guard: PlausibilityGuard,
         groups: np.ndarray,
+        usual: np.ndarray,
     ) -> None:
         super().__init__(config, vocabulary, network, card)
         self.conditions, self.levels, self.profile, self.programmes = conditions, levels, profile, programmes
-        self.loadings, self.dispersion, self.guard, self.groups = loadings, dispersion, guard, groups
+        self.loadings, self.dispersion, self.guard, self.groups, self.usual = loadings, dispersion, guard, groups, usual
 
     # ------------------------------------------------------------------ training
 
@@ -200,7 +181,12 @@ class PGL(NeuralFamily):
             parts |= {f"{group}.{name}": np.asarray(array) for name, array in values._asdict().items()}
         parts |= {f"guard.{name}": array for name, array in self.guard.arrays().items()}
         parts["conditions"] = np.frombuffer(self.conditions.to_json().encode(), np.uint8)
-        return parts | {"loadings": self.loadings, "dispersion": self.dispersion, "groups": self.groups}
+        return parts | {
+            "loadings": self.loadings,
+            "dispersion": self.dispersion,
+            "groups": self.groups,
+            "usual": self.usual,
+        }
 
     @classmethod
     def from_arrays(
@@ -213,13 +199,13 @@ class PGL(NeuralFamily):
 
         conditions = Conditions.from_json(arrays["conditions"].tobytes().decode())
         levels = Levels(**part("levels"))
-        network = build_network(config, conditions, levels, seed=0)
+        network = build_network(config, conditions, levels, 0, len(vocabulary))
         load_own_state(network, {name: torch.tensor(array) for name, array in part("network").items()})
         guard = PlausibilityGuard.from_arrays(list(vocabulary.tokens), part("guard"))
         return cls(
             config, vocabulary, network, card, conditions=conditions, levels=levels, profile=Profile(**part("profile")),
             programmes=Programmes(**part("programmes")), loadings=arrays["loadings"], dispersion=arrays["dispersion"],
-            guard=guard, groups=arrays["groups"],
+            guard=guard, groups=arrays["groups"], usual=arrays["usual"],
         )  # fmt: skip
 
     # ------------------------------------------------------------------ writing
@@ -234,6 +220,7 @@ class PGL(NeuralFamily):
         max_novelty: float = 0.5,
         resolved: Resolved | None = None,
         start: int = 0,
+        decoder: str = "set",
     ) -> Iterator[Written]:
         """Cells of a request, block by block.
 
@@ -253,88 +240,41 @@ class PGL(NeuralFamily):
             What ``conditions.resolve(request)`` gave, if it was asked before.
         start
             First cell to write: the others keep their random numbers.
+        decoder
+            ``"set"``: all genes at once. ``"tokens"``: one gene after the other, slowly; for models with ``gene_tokens``.
 
-        Yields
+        Returns
+        -------
+        An iterator of :class:`~sclm.models.contract.Written` blocks in the order of the request.
+
+        Raises
         ------
-        :class:`Written` blocks in the order of the request.
+        ValueError
+            If a number is out of range, or a requested value has no relation to the training cells.
         """
         if not 0.0 <= guidance <= 3.0:
             raise ValueError(f"guidance must lie in [0, 3], found {guidance}.")
-        if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
             raise ValueError(f"seed must be a whole number from 0 to 2**64 - 1, found {seed!r}.")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, found {batch_size}.")
+        require_decoder(self.network, decoder)
         if resolved is None:
             resolved = self.conditions.resolve(request, max_novelty=max_novelty)
-        size = TILE * -(-(batch_size or 1024) // TILE)
-        first = self._requested_depth(request)
-        for begin in range(start, len(request), size):
-            cells = np.arange(begin, min(begin + size, len(request)))
-            codes = self._fill(resolved, resolved.combination[cells], seed, cells)
-            values = np.concatenate([
-                write_levels(
-                    self.network, self.conditions, codes[s : s + TILE], first[cells[s : s + TILE]], seed=seed,
-                    cells=cells[s : s + TILE], guidance=guidance,
-                )
-                for s in range(0, cells.size, TILE)
-            ])  # fmt: skip
-            yield self._counts(request, cells, codes, values, seed)
+        return write_cells(
+            self, request, resolved, seed=int(seed), batch_size=batch_size or 1024, guidance=guidance, start=start,
+            decoder=decoder,
+        )  # fmt: skip
 
-    def generate(self, request: pd.DataFrame, *, seed: int = 0) -> Cells:
-        """All cells of a request at once: counts (n, G) in the order of the request."""
+    def generate(
+        self, request: pd.DataFrame, *, seed: int = 0, guidance: float = 0.0, max_novelty: float = 0.5
+    ) -> Cells:
+        """All cells of a request at once, in its order; see :meth:`write`."""
         import scipy.sparse as sp
 
-        blocks = [written.cells for written in self.write(request, seed=seed)]
+        blocks = [b.cells for b in self.write(request, seed=seed, guidance=guidance, max_novelty=max_novelty)]
         obs = pd.concat([block.obs for block in blocks])
         return Cells(sp.vstack([block.counts for block in blocks], format="csr"), blocks[0].genes, obs)
-
-    def _requested_depth(self, request: pd.DataFrame) -> np.ndarray:
-        """Value of the depth slot of each cell, NaN where the request leaves it to the model."""
-        if "n_counts" not in request:
-            return np.full(len(request), np.nan, np.float32)
-        depth = request["n_counts"].to_numpy(dtype=np.float64)
-        return slot_values(self.levels, depth, np.zeros((len(depth), 0)))[:, 0]
-
-    def _fill(self, resolved: Resolved, combination: np.ndarray, seed: int, cells: np.ndarray) -> np.ndarray:
-        """Training values (n, F) of cells: given ones, and draws for fields left open or given by a general term."""
-        codes = resolved.codes[combination]
-        allowed: list[np.ndarray | None] = []
-        for f, field in enumerate(self.conditions.fields):
-            rows = resolved.nodes[f]
-            asked = np.diff(rows.indptr) > 0
-            may = np.ones((len(resolved.codes), field.n_values), bool)
-            for row in np.flatnonzero(asked & (resolved.codes[:, f] < 0)):
-                lowest = rows.indices[rows.indptr[row] : rows.indptr[row + 1]].max()  # nodes come after those above
-                may[row] = False
-                may[row, field.values_of_node[lowest]] = True
-            text = resolved.table
-            new = text[(text["field"] == field.name) & text["how"].isin(["new donor", "not given"])]
-            if len(new):
-                may[~asked] = False  # stays open
-            allowed.append(may[combination])
-        return fill_fields(self.network, self.conditions, codes, allowed, seed=seed, cells=cells)
-
-    def _counts(
-        self, request: pd.DataFrame, cells: np.ndarray, codes: np.ndarray, values: np.ndarray, seed: int
-    ) -> Written:
-        distinct, which, _ = distinct_rows(codes)
-        profiles = self.profile.log_shares(self.conditions, distinct)
-        depth = np.exp(values[:, 0] * self.levels.scale + self.levels.centre).astype(np.float32)
-        if "n_counts" in request:
-            depth = request["n_counts"].to_numpy(dtype=np.float32)[cells]
-        levels = np.ascontiguousarray(values[:, 1:])
-        counts = write_counts(
-            profiles, which, depth, levels, self.loadings, self.dispersion, seed=int(seed), cells=cells
-        )
-        score, _ = self._score(counts, distinct, which, profiles)
-        obs = request.iloc[cells].copy()
-        for f, field in enumerate(self.conditions.fields):
-            names = np.array([*field.values, "unknown"], dtype=object)[codes[:, f]]
-            if field.name not in obs:
-                obs[field.name] = names
-            elif (names != obs[field.name].astype(str).to_numpy()).any():
-                obs[f"{field.name}_written"] = names
-        return Written(Cells(counts, pd.Index(self.vocabulary.tokens), obs), levels, depth, score, codes)
 
     # ------------------------------------------------------------------ scoring
 
@@ -351,15 +291,17 @@ class PGL(NeuralFamily):
 
         Returns
         -------
-        One row a cell. ``"given"``: the column ``log_likelihood``. Otherwise one column a condition; the largest of a row is
-        the condition that explains the cell best, and ``softmax`` of a row its probability if all were equally common.
+        One row a cell. ``"given"``: the columns ``log_likelihood`` and ``surprise``, how many spreads it lies below that of
+        held-out training cells of this depth: a score for cells unlike the training data. Otherwise one column a
+        condition; the largest of a row is the condition that explains the cell best, and ``softmax`` of a row its
+        probability if all were equally common.
 
         Raises
         ------
         KeyError
             If a field does not exist.
         ValueError
-            If hardly any genes are shared.
+            If hardly any genes are shared, or a condition is a general term.
         """
         counts, _ = align(cells, self.vocabulary)
         own = self.conditions.codes(cells.obs)
@@ -373,18 +315,30 @@ class PGL(NeuralFamily):
                 table[:, f] = code
                 tables.append(table)
         else:
-            codes = self.conditions.resolve(conditions).codes[self.conditions.resolve(conditions).combination]
+            resolved = self.conditions.resolve(conditions)
+            given = np.column_stack([np.diff(nodes.indptr) > 0 for nodes in resolved.nodes])
+            general = given & (resolved.codes < 0)
+            if general.any():
+                field = self.conditions.fields[int(np.flatnonzero(general.any(axis=0))[0])].name
+                raise ValueError(
+                    f"conditions must name single training values to be scored, found a general term in {field!r}. "
+                    "Name its kinds one by one and add up their probabilities."
+                )
+            codes = resolved.codes[resolved.combination]
             columns = [" + ".join(map(str, row)) for row in conditions.to_numpy()]
             tables = [np.tile(row, (len(own), 1)) for row in codes]
-        scores = [self._score_codes(counts, table) for table in tables]
+        scores = []
+        for table in tables:
+            distinct, which, _ = distinct_rows(table)
+            scores.append(self.score(counts, distinct, which, self.profile.log_shares(self.conditions, distinct)))
+        if columns == ["log_likelihood"]:
+            columns = [*columns, "surprise"]
+            scores.append(surprise(self.usual, np.asarray(counts.sum(axis=1)).ravel(), scores[0]))
         return pd.DataFrame(np.column_stack(scores), index=cells.obs.index, columns=columns)
 
-    def _score_codes(self, counts: Any, codes: np.ndarray) -> np.ndarray:
-        distinct, which, _ = distinct_rows(codes)
-        return self._score(counts, distinct, which, self.profile.log_shares(self.conditions, distinct))[0]
-
-    def _score(self, counts: Any, codes: np.ndarray, which: np.ndarray, profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def score(self, counts: sp.csr_matrix, codes: np.ndarray, which: np.ndarray, profiles: np.ndarray) -> np.ndarray:
+        """Nats (n,) of counts (n, G) under conditions: ``codes`` (C, F), ``which`` (n,) of them, ``profiles`` (C, G)."""
         return marginal_log_likelihood(
             self.network, self.conditions, self.levels, self.programmes, profiles, self.loadings, self.dispersion,
             counts, codes, which,
-        )  # fmt: skip
+        )[0]  # fmt: skip

@@ -62,7 +62,8 @@ class PGLModule(pl.LightningModule):
     def _loss(self, batch: Batch) -> torch.Tensor:
         memberships = [type(m)(*(t.to(batch.fields.device) for t in m)) for m in self.memberships]
         levels, fields = self.network(batch, memberships)
-        return sum(negative_log_likelihood(levels, batch.bins, fields, batch.asked))
+        of_levels, of_fields = negative_log_likelihood(levels, batch.bins, fields, batch.asked)
+        return of_levels + of_fields
 
 
 class LevelTable(NamedTuple):

@@ -14,6 +14,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from sclm.models.neural import NeuralConfig
+from sclm.models.pgl.gene_tokens import GeneDecoder
+from sclm.models.pgl.tokens import GeneTokens
 from sclm.nn import CausalLM, seeded
 
 if TYPE_CHECKING:
@@ -48,6 +50,10 @@ class PGLConfig(NeuralConfig):
     max_epochs: int = 60
     patience: int = 8  # epochs without progress on held-out cells
     validation_share: float = 0.1
+    gene_tokens: bool = False  # besides, a decoder that writes genes one after the other: the slow reference
+    token_epochs: int = 0  # of its training, after the set decoder's; 0: its base of independent genes stays as it is
+    token_positions: int = 64  # tokens a cell that count in a training step's softmax over all genes
+    max_tokens: int = 16_384  # cells times the longest cell's tokens of its batches
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {
@@ -90,7 +96,16 @@ class PGLNetwork(torch.nn.Module):
         Edges and guess; not trained.
     seed
         Of the first weights.
+    n_genes
+        Of the vocabulary; needed where ``config.gene_tokens``.
     """
+
+    edges: torch.Tensor  # (S, Q + 1)
+    fine: torch.Tensor  # (S, 8 Q + 1)
+    mean_weight: torch.Tensor
+    previous_weight: torch.Tensor
+    spread_weight: torch.Tensor
+    genes: Any  # a GeneDecoder where the configuration asks for one, else None
 
     def __init__(
         self,
@@ -99,14 +114,16 @@ class PGLNetwork(torch.nn.Module):
         frequencies: tuple[torch.Tensor, ...],
         levels: Levels,
         seed: int,
+        n_genes: int = 0,
     ) -> None:
         super().__init__()
         self.n_fields, self.n_slots, self.n_levels = len(n_nodes), levels.edges.shape[0], levels.edges.shape[1] - 1
         self.n_components = config.n_components
+        tokens = GeneTokens(n_genes).size if config.gene_tokens else 0
         if config.base_model is None:
             self.body = CausalLM.from_scratch(
                 width=config.width, layers=config.layers, heads=config.heads,
-                max_length=1 + self.n_fields + self.n_slots, dropout=config.dropout, seed=seed,
+                max_length=1 + self.n_fields + self.n_slots + tokens, dropout=config.dropout, seed=seed,
             )  # fmt: skip
         else:
             self.body = CausalLM.pretrained(config.base_model, lora_rank=config.lora_rank, seed=seed)
@@ -127,6 +144,7 @@ class PGLNetwork(torch.nn.Module):
         starts = torch.tensor([1, *n_nodes]).cumsum(0).tolist()
         self.node_columns = [slice(starts[f], starts[f + 1]) for f in range(self.n_fields)]
         self.missing_columns = starts[-1]
+        self.genes = GeneDecoder(width, n_genes, seed + 2).requires_grad_(False) if config.gene_tokens else None
 
     # ------------------------------------------------------------------ metadata
 

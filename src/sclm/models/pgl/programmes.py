@@ -112,9 +112,7 @@ def fit_programmes(
             state.dispersion = ((excess + 10.0) / (square + 100.0)).clamp(0.01, 3.0)
     _expectation(x, total, bias, row, state, steps=2)
     numpy = {name: value.numpy() for name, value in vars(state).items()}
-    programmes = Programmes(
-        genes, numpy["loadings"], numpy["covariance"], numpy["dispersion"], numpy["prior_variance"]
-    )
+    programmes = Programmes(genes, numpy["loadings"], numpy["covariance"], numpy["dispersion"], numpy["prior_variance"])
     return programmes, Posterior(numpy["level"], numpy["level_covariance"])
 
 
@@ -243,9 +241,7 @@ def _expectation(
     state.level_covariance = torch.linalg.inv(hessian)
 
 
-def _principal_axes(
-    x: torch.Tensor, total: torch.Tensor, bias: torch.Tensor, row: torch.Tensor, state: _State
-) -> None:
+def _principal_axes(x: torch.Tensor, total: torch.Tensor, bias: torch.Tensor, row: torch.Tensor, state: _State) -> None:
     """Unit variance of each level over all cells, programmes in the order of what they explain."""
     moment = (state.level.T @ state.level + state.level_covariance.sum(0)) / len(x)
     root = torch.linalg.cholesky(moment)

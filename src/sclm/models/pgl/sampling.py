@@ -6,7 +6,7 @@ number of cells, cut by these numbers, so that not even rounding depends on the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ def uniforms(seed: int, cells: np.ndarray, first: int, n: int) -> np.ndarray:
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+def _mix(x: Any) -> Any:
     """The finaliser of SplitMix64, as in the kernel that draws counts."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -91,7 +91,9 @@ def fill_fields(
         distinct, which, _ = distinct_rows(codes)
         log_p = []
         for start in range(0, len(distinct), TILE):
-            prefix, _, _ = network.condition(torch.from_numpy(distinct[start : start + TILE].astype(np.int64)).to(device), nodes)
+            prefix, _, _ = network.condition(
+                torch.from_numpy(distinct[start : start + TILE].astype(np.int64)).to(device), nodes
+            )
             log_p.append(network.field_predictions(network.body(prefix)[:, -1].float())[f].cpu().numpy())
         share = np.exp(np.concatenate(log_p).astype(np.float64))[which] * may  # (n, n_values)
         reached = np.cumsum(share, axis=1)

@@ -65,9 +65,7 @@ def marginal_log_likelihood(
         part = slice(start, min(condition.size, start + TILE))
         block, which = counts[part], condition[part]
         depth = np.maximum(np.asarray(block.sum(axis=1)).ravel(), 1.0).astype(np.float32)
-        found = posterior(
-            programmes, block[:, programmes.genes].toarray(), depth, profiles[:, programmes.genes], which
-        )
+        found = posterior(programmes, block[:, programmes.genes].toarray(), depth, profiles[:, programmes.genes], which)
         values = slot_values(levels, depth, found.mean)
         total[part] = (
             log_likelihood(block, profiles, which, depth, found.mean, loadings, dispersion)
@@ -100,3 +98,30 @@ def level_log_density(
     width = np.maximum(high - low, 1e-4)
     outside = np.maximum(np.maximum(low - values, values - high), 0.0)
     return (picked - np.log(width) - outside / width).sum(axis=1)
+
+
+def fit_usual(depth: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """What log likelihoods are usual at a depth: coefficients (2, 3) float32 of a mean and of a log spread.
+
+    Parameters
+    ----------
+    depth, score
+        (n,) total counts and nats of real cells that the network was not trained on, under their own metadata.
+    """
+    x = np.log(np.maximum(depth, 1.0))
+    degree = 2 if len(x) >= 60 else min(1, len(x) - 1)
+    mean = np.polyfit(x, score, degree)
+    rest = np.abs(score - np.polyval(mean, x)) + 1e-6
+    # Medians of |residuals| in thirds of depth: a few odd cells must not widen what is usual.
+    parts = np.array_split(np.argsort(x, kind="stable"), 3 if len(x) >= 60 else 1)
+    centre = [x[part].mean() for part in parts]
+    spread = np.polyfit(
+        centre, [np.log(1.4826 * np.median(rest[part]) + 1e-6) for part in parts], min(1, len(parts) - 1)
+    )
+    return np.array([np.pad(c, (3 - len(c), 0)) for c in (mean, spread)], np.float32)
+
+
+def surprise(usual: np.ndarray, depth: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """How many spreads a cell's log likelihood lies below what is usual at its depth: (n,) float64."""
+    x = np.log(np.maximum(depth, 1.0))
+    return (np.polyval(usual[0], x) - score) / np.exp(np.polyval(usual[1], x))

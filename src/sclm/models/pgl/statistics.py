@@ -84,7 +84,12 @@ def blocks(source: CellSource, vocabulary: GeneVocabulary) -> Iterator[tuple[sli
 
 
 def learn(
-    source: CellSource, vocabulary: GeneVocabulary, conditions: Conditions, codes: np.ndarray, config: PGLConfig, seed: int
+    source: CellSource,
+    vocabulary: GeneVocabulary,
+    conditions: Conditions,
+    codes: np.ndarray,
+    config: PGLConfig,
+    seed: int,
 ) -> Statistics:
     """Profiles from all cells, programmes from at most ``config.max_cells`` of them."""
     combinations, condition, n_cells = distinct_rows(codes)
@@ -101,7 +106,9 @@ def learn(
         kept.append(counts[rows[first:last] - where.start])
     sample = sp.vstack(kept, format="csr")
     if totals.sum() == 0:
-        raise ValueError(f"The training cells must have counts in the model's genes, found none in {source.n_cells:,} cells.")
+        raise ValueError(
+            f"The training cells must have counts in the model's genes, found none in {source.n_cells:,} cells."
+        )
     own = combinations[n_cells >= _OWN_CELLS]
     several = sum(len(np.unique(combinations[:, f])) > 1 for f in range(codes.shape[1])) > 1
     if not several or len(own) > _OWN_FACTORS:

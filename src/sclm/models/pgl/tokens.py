@@ -22,7 +22,6 @@ from sclm.cells.kernels import per_cell
 from sclm.cells.levels import COUNT_EDGES
 from sclm.models.pgl.counts import _mix
 
-
 #: Lower ends of the count levels: 1, 2 and 3 stand alone. The default levels of :mod:`sclm.cells`, continued by the same
 #: ratio, so that haemoglobins and full-length protocols are not cut at 1,250 counts.
 EDGES: tuple[int, ...] = (*COUNT_EDGES, 1830, 2670, 3910, 5710, 8340, 12200)
@@ -73,7 +72,11 @@ class GeneTokens:
     def __post_init__(self) -> None:
         if self.n_genes < 1:
             raise ValueError(f"n_genes must be at least 1, found {self.n_genes}.")
-        if not self.edges or self.edges[0] != 1 or any(b <= a for a, b in zip(self.edges, self.edges[1:], strict=False)):
+        if (
+            not self.edges
+            or self.edges[0] != 1
+            or any(b <= a for a, b in zip(self.edges, self.edges[1:], strict=False))
+        ):
             raise ValueError(f"edges must be whole numbers that increase from 1, found {self.edges!r}.")
 
     @property
