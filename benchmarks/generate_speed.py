@@ -10,9 +10,10 @@ cells are written
   tokens as the token decoder's cells have on average, at the batch size that is fastest half-way through.
 
 The first two rows include everything that ``PGL.write`` does: drawing levels, sparse counts, the log-likelihood of each cell.
+Numba's OpenMP layer changes torch's number of threads to its own: set both to the same, and no more than there are idle cores.
 Peak memory is that of the process after it wrote so many cells block by block, each dropped once counted.
 
-    OMP_NUM_THREADS=2 python benchmarks/generate_speed.py [--cells 24] [--memory 1000 10000 50000]
+    OMP_NUM_THREADS=2 NUMBA_NUM_THREADS=2 python benchmarks/generate_speed.py [--cells 24] [--memory 1000 10000 50000]
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
-from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, LlamaPreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from sclm.cells import read_cells
@@ -73,7 +74,7 @@ def write(model: PGL, n: int, decoder: str) -> tuple[float, int, np.ndarray]:
     return time.perf_counter() - start, tokens, np.concatenate(expressed)
 
 
-class Plain(PreTrainedModel, GenerationMixin):
+class Plain(LlamaPreTrainedModel, GenerationMixin):
     """The same transformer, embeddings and tied output, as ``generate`` wants them."""
 
     def __init__(self, model: PGL) -> None:

@@ -101,7 +101,7 @@ def thinned(adata, like, seed: int):
 
 
 def unseen_row(what: str, train, usual, strange, args, seed: int) -> dict:
-    """AUROC of three scores: log likelihood, the same a count, and the annotator's novelty."""
+    """AUROC of log likelihood (whole, a count, a count beyond what the depth foretells) and of the annotator's novelty."""
     import anndata
     from scipy.special import logsumexp
     from sklearn.metrics import roc_auc_score
@@ -121,9 +121,17 @@ def unseen_row(what: str, train, usual, strange, args, seed: int) -> dict:
         "cells": float(new.sum()),
         "log likelihood": roc_auc_score(new, score),
         "log likelihood a count": roc_auc_score(new, score / np.maximum(total, 1.0)),
+        "beyond its depth": roc_auc_score(new, beyond(score, total, ~new)),
         "depth alone": roc_auc_score(new, total),
         "novelty of logistic": roc_auc_score(new, test.obs["sclm_cell_type_novelty"]),
     }
+
+
+def beyond(score: np.ndarray, total: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """Score a count less what the depth foretells: a parabola in log depth, through the usual cells."""
+    depth = np.log(np.maximum(total, 1.0))
+    value = score / np.maximum(total, 1.0)
+    return value - np.polyval(np.polyfit(depth[usual], value[usual], 2), depth)
 
 
 # Training -------------------------------------------------------------------------------------------------------------

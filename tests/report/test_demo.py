@@ -45,6 +45,9 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     monkeypatch.setattr(demo, "_N_SPLITS", 2)
     for name, value in {"_PRESET": "tiny", "_MAX_EPOCHS": 1, "_N_ASKED": 30, "_N_COMPARED": 60}.items():
         monkeypatch.setattr(generate, name, value)
+    # The UMAP has a test of its own; compiling it takes longer than all the rest.
+    monkeypatch.setattr("scanpy.pp.neighbors", lambda data, **options: None)
+    monkeypatch.setattr("scanpy.tl.umap", lambda data, **options: data.obsm.update(X_umap=data.obsm["X_pca"][:, :2]))
     assert main(["demo", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     for method in demo.METHODS:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import sys
 import threading
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,12 @@ def per_cell(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
-        return _compiled(function, _may_use_threads())(*arguments)
+        threads = _threads_of_torch()
+        try:
+            return _compiled(function, _may_use_threads())(*arguments)
+        finally:
+            if threads:
+                sys.modules["torch"].set_num_threads(threads)
 
     return call
 
@@ -41,6 +47,12 @@ def one_core(function: Callable[..., Any]) -> Callable[..., Any]:
         return _compiled(function, False)(*arguments)
 
     return call
+
+
+def _threads_of_torch() -> int:
+    """What torch is set to, 0 where it is not loaded: both use OpenMP, and numba's parallel loops set the number for all."""
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if hasattr(torch, "get_num_threads") else 0
 
 
 def _may_use_threads() -> bool:

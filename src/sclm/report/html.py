@@ -20,7 +20,7 @@ figcaption { color: #4a5660; font-size: .92rem; } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; margin: 1rem 0; }
 th, td { padding: .32rem .75rem; text-align: right; border-bottom: 1px solid #e3e8ec; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid #9aa7b1; } td.best { font-weight: 650; }
-code { background: #f1f4f6; padding: .1rem .3rem; border-radius: 3px; font-size: .9em; } pre { background: #f1f4f6; padding: .8rem 1rem; overflow-x: auto; }
+code { background: #f1f4f6; padding: .1rem .3rem; border-radius: 3px; font-size: .9em; } pre { background: #f1f4f6; padding: .8rem 1rem; overflow-x: auto; white-space: pre-wrap; }
 """
 
 

@@ -252,13 +252,15 @@ def test_written_cells_follow_the_base() -> None:
     ).toarray()  # fmt: skip
     size = 1 / made.dispersion.astype(float)
     p = size / (size + made.means[0])
+    found = []
     for edge in (1, 2, 4, 13):
         expected = nbinom.sf(edge - 1, size, p)
         some = n * expected * (1 - expected) > 10
-        assert some.sum() > 10
-        z = (((counts >= edge).mean(0) - expected) / np.sqrt(expected * (1 - expected) / n))[some]
-        assert np.abs(z).max() < 4.5
-        assert 0.6 < z.std() < 1.4
+        found.append((((counts >= edge).mean(0) - expected) / np.sqrt(expected * (1 - expected) / n))[some])
+    z = np.concatenate(found)
+    assert z.size > 60
+    assert np.abs(z).max() < 4.5
+    assert 0.6 < z.std() < 1.4
 
 
 def test_some_positions_estimate_the_loss_of_all() -> None:
@@ -371,7 +373,7 @@ def model(source: CellSource) -> PGL:
     )
 
 
-REQUEST = pd.DataFrame({"cell_type": ["B cell", "monocyte"] * 150})
+REQUEST = pd.DataFrame({"cell_type": ["B cell", "monocyte"] * 130})
 
 
 def test_both_decoders_write_the_same_cells_on_average(model: PGL) -> None:
@@ -380,7 +382,7 @@ def test_both_decoders_write_the_same_cells_on_average(model: PGL) -> None:
         for decoder in ("set", "tokens")
     }
     for value in counts.values():
-        assert value.shape == (300, 60)
+        assert value.shape == (260, 60)
     one, other = (np.log1p(counts[decoder][::2].mean(0)) for decoder in ("set", "tokens"))
     assert np.corrcoef(one, other)[0, 1] > 0.98
     assert abs(np.log(counts["set"].sum() / counts["tokens"].sum())) < 0.1
@@ -393,9 +395,9 @@ def test_the_checkpoint_holds_the_token_decoder(model: PGL, tmp_path: Path) -> N
     request = REQUEST.iloc[:20]
     one, other = (next(iter(m.write(request, seed=1, decoder="tokens"))).cells for m in (model, loaded))
     np.testing.assert_array_equal(one.counts.toarray(), other.counts.toarray())
-    blocks = list(model.write(REQUEST.iloc[:280], seed=1, decoder="tokens", batch_size=256))
+    blocks = list(model.write(REQUEST.iloc[:260], seed=1, decoder="tokens", batch_size=256))
     assert len(blocks) == 2
-    whole = next(iter(model.write(REQUEST.iloc[:280], seed=1, decoder="tokens")))
+    whole = next(iter(model.write(REQUEST.iloc[:260], seed=1, decoder="tokens")))
     np.testing.assert_array_equal(
         sp.vstack([block.cells.counts for block in blocks]).toarray(), whole.cells.counts.toarray()
     )

@@ -100,6 +100,7 @@ class PGL(NeuralFamily):
         preset: str = "small",
         genes: Any = None,
         folder: Any = None,
+        max_minutes: float | None = None,
         accelerator: str = "auto",
         devices: Any = "auto",
         progress_bar: bool = True,
@@ -123,7 +124,9 @@ class PGL(NeuralFamily):
         genes
             Restrict the vocabulary to the genes shared with these.
         folder
-            Where the run is kept, so that it can be resumed.
+            Where the run is kept: a call that was killed goes on there when it is repeated.
+        max_minutes
+            Stop training the network after that time; a repeated call with the same folder goes on.
         accelerator, devices
             Of the Lightning trainer.
         progress_bar
@@ -157,7 +160,7 @@ class PGL(NeuralFamily):
         batch = None if batch_key is None else pd.factorize(source.obs[batch_key].astype(str))[0]
         fitted = fit_pgl(
             source, vocabulary, conditions, config, batch=batch, seed=seed, folder=folder, accelerator=accelerator,
-            devices=devices, progress_bar=progress_bar,
+            devices=devices, progress_bar=progress_bar, max_minutes=max_minutes,
         )  # fmt: skip
         parts = fitted._asdict()
         history, network = parts.pop("history"), parts.pop("network")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def fit_profile(
-    totals: np.ndarray, design: sp.csr_matrix, *, pseudocount: float = 1.0, sweeps: int = 4
+    totals: np.ndarray, design: sp.csr_matrix, *, n_own: int = 0, pseudocount: float = 1.0, sweeps: int = 30
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Log shares of genes as a base and one vector of log factors a node.
 
@@ -27,7 +27,8 @@ def fit_profile(
     .. math:: f_{jg} \leftarrow \frac{a + \sum_{c \ni j} x_{cg}}{a + \sum_{c \ni j} \hat x_{cg} / f_{jg}}
 
     (the posterior mean) with x the observed and :math:`\hat x` the expected counts: a gene that was hardly seen below a term keeps the share
-    that it has below the term's parents. Nodes come in the order of the columns (general before special).
+    that it has below the term's parents. Factors of single combinations come last, once the
+    others have settled: what types or treatments have in common must not be hidden in them.
 
     Parameters
     ----------
@@ -35,10 +36,12 @@ def fit_profile(
         (C conditions, G genes) float64: counts of all training cells of a condition.
     design
         CSR (C, P nodes) of 0 and 1.
+    n_own
+        The last columns of the design that are single combinations of values.
     pseudocount
         The prior's weight a, in counts.
     sweeps
-        Passes over the nodes.
+        Passes over the other nodes.
 
     Returns
     -------
@@ -48,8 +51,13 @@ def fit_profile(
     base = totals.sum(axis=0) + 0.5
     log_base = np.log(base / base.sum())
     log_factors = np.zeros((design.shape[1], totals.shape[1]), np.float32)
+    n_shared = design.shape[1] - n_own
+    shared, factors = design[:, :n_shared], log_factors[:n_shared]
     for _ in range(sweeps):
-        update_profile(totals, design, log_base, log_factors, None, pseudocount)
+        update_profile(totals, shared, log_base, factors, None, pseudocount)
+    if n_own:
+        expected = _expected(totals, shared, log_base, factors)
+        update_profile(totals, design[:, n_shared:], log_base, log_factors[n_shared:], expected, pseudocount)
     return log_base.astype(np.float32), log_factors
 
 
@@ -67,8 +75,7 @@ def update_profile(
     programmes; those of the profile alone where None.
     """
     if expected is None:
-        expected = np.exp(log_shares(design, log_base, log_factors).astype(np.float64))
-        expected *= totals.sum(axis=1, keepdims=True)
+        expected = _expected(totals, design, log_base, log_factors)
     else:
         expected = expected.astype(np.float64)
     by_node = design.tocsc()
@@ -81,6 +88,14 @@ def update_profile(
         factor = (totals[rows].sum(axis=0) + pseudocount) / (expected[rows].sum(axis=0) / before + pseudocount)
         log_factors[node] = np.log(factor)
         expected[rows] *= factor / before
+
+
+def _expected(
+    totals: np.ndarray, design: sp.csr_matrix, log_base: np.ndarray, log_factors: np.ndarray
+) -> np.ndarray:
+    """Counts (C, G) that the profile alone expects."""
+    shares = np.exp(log_shares(design, log_base, log_factors).astype(np.float64))
+    return shares * totals.sum(axis=1, keepdims=True)
 
 
 def log_shares(design: sp.csr_matrix, log_base: np.ndarray, log_factors: np.ndarray) -> np.ndarray:

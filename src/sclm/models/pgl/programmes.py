@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _MAX_STEP = 1.0  # of one Newton step in a level, whose prior has standard deviation 1
+_FARTHEST = 10.0  # level of any cell, in prior standard deviations: exponentials stay finite
 _NEWTON_STEPS = 6
 
 
@@ -237,7 +238,7 @@ def _expectation(
         hessian = (curved @ second).reshape(-1, k, k) + eye  # (n, K²) → (n, K, K)
         hessian = hessian - drift[:, :, None] * drift[:, None, :] / total[:, None, None]
         step = torch.linalg.solve(hessian, gradient)
-        state.level = state.level + step.clamp(-_MAX_STEP, _MAX_STEP)
+        state.level = (state.level + step.clamp(-_MAX_STEP, _MAX_STEP)).clamp(-_FARTHEST, _FARTHEST)
     state.level_covariance = torch.linalg.inv(hessian)
 
 

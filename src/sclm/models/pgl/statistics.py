@@ -115,10 +115,10 @@ def learn(
         own = own[:0]
     profile = Profile(np.zeros(n_genes, np.float32), np.zeros((0, n_genes), np.float32), own)
     design = profile.design(conditions, combinations)
-    log_base, log_factors = fit_profile(totals, design, pseudocount=config.pseudocount)
+    log_base, log_factors = fit_profile(totals, design, n_own=len(own), pseudocount=config.pseudocount)
     log_base[totals.sum(axis=0) == 0] = _UNSEEN
     profile = Profile(log_base, log_factors, own)
-    depth = np.asarray(sample.sum(axis=1)).ravel().astype(np.float32)
+    depth = np.maximum(np.asarray(sample.sum(axis=1)).ravel(), 1.0).astype(np.float32)
     programmes, levels = _programmes(profile, design, sample, depth, condition[rows], config, seed)
     loadings = _all_loadings(profile, design, sample, depth, condition[rows], programmes, levels)
     return Statistics(profile, programmes, loadings, rows, sample, totals, combinations, condition)
