@@ -142,7 +142,7 @@ def _how(model: Any, train: anndata.AnnData, held_out: anndata.AnnData, seconds:
         html.text(
             f"On cells held out of training the transformer needs {card['held out nats a cell']} nats to say a cell's depth "
             f"and programmes, the Gaussian guess that it starts from {card['held out nats a cell of the Gaussian guess']}: "
-            "with a few hundred cells nearly all of the model is in its statistics. What 765 variable genes of one donor can "
+            "the difference is what the network adds to its statistics. What 765 variable genes of one donor can "
             "show is that counts, types and figures fit together. They cannot show whole transcriptomes, rare genes, "
             "differences between donors or diseases, and a type of four training cells hardly at all."
         ),

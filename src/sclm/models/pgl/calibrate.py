@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from sclm.models.pgl.counts import expected_counts
-from sclm.models.pgl.profile import log_shares, update_profile
+from sclm.models.pgl.profile import log_shares, refit_profile
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -38,6 +38,7 @@ def fit_means(
     loadings: np.ndarray,
     *,
     pseudocount: float,
+    n_own: int = 0,
     rounds: int = 3,
 ) -> None:
     """Move the profile, in place, until cells written with these levels have the mean counts of their conditions.
@@ -51,10 +52,7 @@ def fit_means(
             part = slice(start, start + 512)
             means = expected_counts(profiles, condition[part], depth[part], levels[part], loadings)
             np.add.at(expected, condition[part], means)
-        ratio = (totals.sum(axis=0) + pseudocount) / (expected.sum(axis=0) + pseudocount)
-        log_base += np.log(ratio).astype(np.float32)
-        expected *= ratio
-        update_profile(totals, design, log_base, log_factors, expected, pseudocount)
+        refit_profile(totals, design, log_base, log_factors, expected, n_own=n_own, pseudocount=pseudocount)
 
 
 def first_dispersion(counts: sp.csc_matrix, inferred: np.ndarray, written: np.ndarray) -> np.ndarray:

@@ -214,7 +214,7 @@ def _calibrate(
     totals[use] = statistics.totals[use] * (here[use] / np.maximum(all_counts[use], 1.0))[:, None]
     fit_means(
         totals, design, profile.log_base, profile.log_factors, which, n, written, statistics.loadings,
-        pseudocount=config.pseudocount,
+        pseudocount=config.pseudocount, n_own=len(profile.own),
     )  # fmt: skip
     some = np.sort(np.random.default_rng([seed, 2]).permutation(rows.size)[:_CALIBRATED])
     counts: sp.csc_matrix = statistics.sample[some].tocsc()

@@ -90,6 +90,28 @@ def update_profile(
         expected[rows] *= factor / before
 
 
+def refit_profile(
+    totals: np.ndarray,
+    design: sp.csr_matrix,
+    log_base: np.ndarray,
+    log_factors: np.ndarray,
+    expected: np.ndarray,
+    *,
+    n_own: int,
+    pseudocount: float,
+) -> None:
+    """Follow the counts (C, G) that a model with further parts expects, in place.
+
+    The base takes what is off in all conditions. Where single combinations have factors, these take the rest and the shared
+    factors stay: otherwise they would move towards what only some combinations have, and with them the combinations that no
+    cell had.
+    """
+    ratio = (totals.sum(axis=0) + pseudocount) / (expected.sum(axis=0) + pseudocount)
+    log_base += np.log(ratio).astype(log_base.dtype)
+    first = design.shape[1] - n_own if n_own else 0
+    update_profile(totals, design[:, first:], log_base, log_factors[first:], expected * ratio, pseudocount)
+
+
 def _expected(
     totals: np.ndarray, design: sp.csr_matrix, log_base: np.ndarray, log_factors: np.ndarray
 ) -> np.ndarray:

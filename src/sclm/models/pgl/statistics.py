@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from sclm.cells import align
 from sclm.models.pgl.combinations import distinct_rows
 from sclm.models.pgl.module import LevelTable
-from sclm.models.pgl.profile import fit_profile, log_shares, update_profile
+from sclm.models.pgl.profile import fit_profile, log_shares, refit_profile
 from sclm.models.pgl.programmes import Posterior, Programmes, fit_programmes, other_loadings, posterior
 
 if TYPE_CHECKING:
@@ -142,17 +142,19 @@ def _programmes(
     totals = np.zeros((design.shape[0], genes.size))
     counts = sample[:, genes].toarray()
     np.add.at(totals, condition, counts)
-    log_factors = profile.log_factors[:, genes].copy()
+    log_base, log_factors = profile.log_base[genes], profile.log_factors[:, genes].copy()
 
     def refit(expected: np.ndarray) -> np.ndarray:
-        update_profile(totals, design, profile.log_base[genes], log_factors, expected, config.pseudocount)
-        return profile.log_base[genes] + design @ log_factors - normaliser
+        refit_profile(
+            totals, design, log_base, log_factors, expected, n_own=len(profile.own), pseudocount=config.pseudocount
+        )
+        return log_base + design @ log_factors - normaliser
 
     fitted = fit_programmes(
         counts, depth, full[:, genes], condition, genes,
         n_programmes=config.n_programmes, iterations=config.programme_iterations, refit=refit, seed=seed,
     )  # fmt: skip
-    profile.log_factors[:, genes] = log_factors
+    profile.log_base[genes], profile.log_factors[:, genes] = log_base, log_factors
     return fitted
 
 
