@@ -25,7 +25,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="sclm", description="Single-cell language models for Scanpy users.")
     parser.add_argument("--version", action="version", version=f"sclm {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser("demo", help="annotate 700 real blood cells and write a report; needs no download")
+    demo = commands.add_parser(
+        "demo", help="annotate 700 real blood cells, write new ones, and report on both; needs no download"
+    )
     demo.add_argument("--out", type=Path, default=Path("sclm-demo"), help="folder to write to (default: sclm-demo)")
     demo.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     demo.add_argument("-v", "--verbose", action="store_true", help="log what is done")

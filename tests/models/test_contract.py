@@ -249,7 +249,7 @@ def test_every_weight_of_the_network_learns_and_the_loss_falls(generator: Family
     nothing = np.zeros(0, dtype=np.int64)
     data = LevelData(table, levels, nothing, np.zeros(2, bool), config, seed=0)
     batch = data.encode(np.arange(160), np.random.default_rng(0), dropped=True)
-    network = build_network(config, conditions, levels, seed=0).train()
+    network = build_network(config, conditions, levels, seed=0, n_genes=len(model.vocabulary)).train()
     module = PGLModule(network, training_memberships(conditions), config)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
     losses = []

@@ -51,7 +51,7 @@ def one_core(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _threads_of_torch() -> int:
     """What torch is set to, 0 where it is not loaded: both use OpenMP, and numba's parallel loops set the number for all."""
-    torch = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")
     return torch.get_num_threads() if hasattr(torch, "get_num_threads") else 0
 
 

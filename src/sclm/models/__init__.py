@@ -212,7 +212,9 @@ def train(
     options |= {k: v for k, v in given.items() if v is not None}
     if isinstance(adata, list | tuple):
         if not getattr(cls, "reads_streams", False):
-            raise TypeError(f"{family_name!r} learns from one AnnData, found a list of {len(adata)}. Concatenate them first.")
+            raise TypeError(
+                f"{family_name!r} learns from one AnnData, found a list of {len(adata)}. Concatenate them first."
+            )
         parts = [read_cells(part, layer=layer, gene_key=gene_key, obs_keys=columns) for part in adata]
         joined: Any = JoinedSource(parts)  # reads as a CellSource does
         return cls.fit(joined, seed=seed, **options)

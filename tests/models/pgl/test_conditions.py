@@ -1,7 +1,5 @@
 """What a model knows about metadata, against slow versions and a small ontology whose truth is plain."""
 
-# ruff: noqa: PD011 - the values of a field are no pandas attribute
-
 from __future__ import annotations
 
 import itertools

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +15,8 @@ from sclm.cells import read_cells
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    import anndata as ad
 
     from sclm.models.family import Family
 
@@ -63,7 +64,9 @@ def test_a_combination_that_no_cell_had_is_composed(model: Family, cells: ad.Ann
     """Stimulated B cells: markers of B cells and the stimulated genes, nearer to the truth than resting B cells."""
     request = sclm.request(n_obs=300, cell_type="B cell", condition="stimulated")
     written = counted(model.generate(request, seed=0).counts)
-    both = {c: cells[(cells.obs["cell_type"] == "B cell") & (cells.obs["condition"] == c)].X for c in ("rest", "stimulated")}
+    both = {
+        c: cells[(cells.obs["cell_type"] == "B cell") & (cells.obs["condition"] == c)].X for c in ("rest", "stimulated")
+    }
     truth, rest = counted(both["stimulated"]), counted(both["rest"])
     # Against the product of the two effects by hand: the change of the other types, put upon resting B cells.
     others = {c: cells[(cells.obs["cell_type"] != "B cell") & (cells.obs["condition"] == c)].X for c in both}
@@ -149,7 +152,12 @@ def test_a_pretrained_language_model_is_the_body(cells: ad.AnnData, tmp_path: Pa
 
     base = tmp_path / "llama"
     config = LlamaConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, vocab_size=50, max_position_embeddings=128
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        vocab_size=50,
+        max_position_embeddings=128,
     )
     LlamaForCausalLM(config).save_pretrained(base, safe_serialization=True)
     model = sclm.train(

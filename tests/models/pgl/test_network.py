@@ -42,11 +42,12 @@ def make(conditions: Conditions) -> Callable[..., tuple[PGLNetwork, Levels]]:
         config = PGLConfig.preset("tiny", n_levels=12)
         n_columns = 1 + sum(f.n_nodes for f in conditions.fields) + len(conditions.fields)
         fine = np.sort(rng.standard_normal((n_slots, 8 * 12 + 1)), axis=1)
-        weights = [0.3 * rng.standard_normal(shape) for shape in [(n_columns, n_slots), (n_slots, n_slots), (n_columns, n_slots)]]
+        weights = [
+            0.3 * rng.standard_normal(shape)
+            for shape in [(n_columns, n_slots), (n_slots, n_slots), (n_columns, n_slots)]
+        ]
         weights[1] = np.tril(weights[1], -1)
-        levels = Levels(
-            np.float32(8), np.float32(0.5), *(a.astype(np.float32) for a in (fine[:, ::8], fine, *weights))
-        )
+        levels = Levels(np.float32(8), np.float32(0.5), *(a.astype(np.float32) for a in (fine[:, ::8], fine, *weights)))
         net = build_network(config, conditions, levels, seed=seed, n_genes=30).eval()
         if trained:
             generator = torch.Generator().manual_seed(seed)
@@ -150,7 +151,11 @@ def test_marginal_likelihood_is_the_integral(make: Callable, conditions: Conditi
     fine = np.vstack([np.linspace(-3, 3, 97), np.linspace(-4, 4, 97)]).astype(np.float32)
     weight, spread = np.zeros_like(levels.mean_weight), np.zeros_like(levels.spread_weight)
     levels = levels._replace(
-        edges=fine[:, ::8], fine=fine, mean_weight=weight, spread_weight=spread, previous_weight=np.zeros((2, 2), np.float32)
+        edges=fine[:, ::8],
+        fine=fine,
+        mean_weight=weight,
+        spread_weight=spread,
+        previous_weight=np.zeros((2, 2), np.float32),
     )
     net = build_network(PGLConfig.preset("tiny", n_levels=12), conditions, levels, seed=0, n_genes=30).eval()
     n_genes = 150
@@ -160,7 +165,14 @@ def test_marginal_likelihood_is_the_integral(make: Callable, conditions: Conditi
     programmes = Programmes(np.arange(n_genes), loadings, np.zeros((n_genes, 1, 1), np.float32), dispersion, np.ones(1))
     condition, depth = np.array([0, 1, 0]), np.full(3, 3000.0, np.float32)
     counts = write_counts(
-        profiles, condition, depth, np.array([[0.3], [-0.5], [1.0]], np.float32), loadings, dispersion, seed=0, cells=np.arange(3)
+        profiles,
+        condition,
+        depth,
+        np.array([[0.3], [-0.5], [1.0]], np.float32),
+        loadings,
+        dispersion,
+        seed=0,
+        cells=np.arange(3),
     )
     codes = np.array([[0, 0], [1, 1]], np.int32)
     found, modes = marginal_log_likelihood(

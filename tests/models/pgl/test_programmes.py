@@ -25,9 +25,7 @@ def simulated() -> dict[str, np.ndarray]:
     condition = rng.integers(0, 2, n)
     depth = np.exp(rng.normal(8, 0.4, n)).astype(np.float32)
     dispersion = rng.uniform(0.05, 0.4, n_genes).astype(np.float32)
-    counts = write_counts(
-        profiles, condition, depth, levels, loadings, dispersion, seed=1, cells=np.arange(n)
-    )
+    counts = write_counts(profiles, condition, depth, levels, loadings, dispersion, seed=1, cells=np.arange(n))
     total = np.asarray(counts.sum(1)).ravel().astype(np.float32)
     return {
         "profiles": profiles, "loadings": loadings, "levels": levels, "condition": condition, "depth": total,
@@ -108,7 +106,9 @@ def test_posterior_spread_is_honest(simulated: dict) -> None:
 def test_loadings_of_genes_outside_follow_the_levels(simulated: dict) -> None:
     inside, outside = np.arange(100), np.arange(100, 200)
     programmes, levels = fitted(simulated, genes=inside)
-    scores = np.exp(simulated["profiles"][simulated["condition"]][:, inside] + levels.mean @ programmes.loadings.T).sum(1)
+    scores = np.exp(simulated["profiles"][simulated["condition"]][:, inside] + levels.mean @ programmes.loadings.T).sum(
+        1
+    )
     rest = 1 - np.exp(simulated["profiles"][:, inside]).sum(1)
     found = other_loadings(
         simulated["counts"][:, outside].toarray(), simulated["depth"], simulated["profiles"][:, outside],
@@ -156,7 +156,9 @@ def test_levels_are_quantiles_and_the_guess_is_the_regression() -> None:
     design = design_matrix(nodes)
     assert design.shape == (n, 4)  # constant, two nodes, "not given"
     log_depth = rng.normal(8, 0.5, n)
-    programme = np.where(kind == 1, 1.0, -1.0) + 0.8 * (log_depth - 8) / 0.5 + rng.normal(0, np.where(kind == 1, 0.2, 0.6))
+    programme = (
+        np.where(kind == 1, 1.0, -1.0) + 0.8 * (log_depth - 8) / 0.5 + rng.normal(0, np.where(kind == 1, 0.2, 0.6))
+    )
     levels = fit_levels(log_depth, programme[:, None], design, design, 10)
     values = slot_values(levels, np.exp(log_depth), programme[:, None])
     share = np.bincount(to_bins(levels, values)[:, 1], minlength=10) / n

@@ -74,10 +74,7 @@ def update_profile(
     ``expected`` (C, G) are the counts that a model with further parts expects under the present factors, e.g. with
     programmes; those of the profile alone where None.
     """
-    if expected is None:
-        expected = _expected(totals, design, log_base, log_factors)
-    else:
-        expected = expected.astype(np.float64)
+    counts = _expected(totals, design, log_base, log_factors) if expected is None else expected.astype(np.float64)
     by_node = design.tocsc()
     everything = design.shape[0]
     for node in range(design.shape[1]):
@@ -85,9 +82,9 @@ def update_profile(
         if rows.size in (0, everything):
             continue  # what all conditions share is the base
         before = np.exp(log_factors[node].astype(np.float64))
-        factor = (totals[rows].sum(axis=0) + pseudocount) / (expected[rows].sum(axis=0) / before + pseudocount)
+        factor = (totals[rows].sum(axis=0) + pseudocount) / (counts[rows].sum(axis=0) / before + pseudocount)
         log_factors[node] = np.log(factor)
-        expected[rows] *= factor / before
+        counts[rows] *= factor / before
 
 
 def refit_profile(
@@ -112,9 +109,7 @@ def refit_profile(
     update_profile(totals, design[:, first:], log_base, log_factors[first:], expected * ratio, pseudocount)
 
 
-def _expected(
-    totals: np.ndarray, design: sp.csr_matrix, log_base: np.ndarray, log_factors: np.ndarray
-) -> np.ndarray:
+def _expected(totals: np.ndarray, design: sp.csr_matrix, log_base: np.ndarray, log_factors: np.ndarray) -> np.ndarray:
     """Counts (C, G) that the profile alone expects."""
     shares = np.exp(log_shares(design, log_base, log_factors).astype(np.float64))
     return shares * totals.sum(axis=1, keepdims=True)

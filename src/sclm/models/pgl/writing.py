@@ -97,7 +97,7 @@ def _renamed(model: PGL, request: pd.DataFrame, resolved: Resolved) -> list[bool
     """For each field whether some requested text is written as another one: then all blocks have the column for it."""
     flags = []
     for field in model.conditions.fields:
-        of_field = resolved.table[resolved.table["field"] == field.name]
+        of_field = resolved.table[(resolved.table["field"] == field.name) & (resolved.table["how"] != "not given")]
         flags.append(field.name in request and not set(of_field["value"].astype(str)) <= set(field.values))
     return flags
 
