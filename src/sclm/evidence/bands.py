@@ -50,6 +50,8 @@ class DepthBand(NamedTuple):
         floor
             Smallest spread, in units of ``y``.
         """
+        if not len(x):  # nothing to learn from, for example no group with markers
+            return cls.fit(np.zeros(1), np.zeros(1), np.zeros(1, dtype=np.int64), n_groups, floor=floor)
         knots = np.quantile(x, _KNOTS)
         design = _spline(x, knots)  # (n, 4)
         cells = [np.flatnonzero(groups == g) for g in range(n_groups)]

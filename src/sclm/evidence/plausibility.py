@@ -209,7 +209,7 @@ class PlausibilityGuard:
         flags = p < self.rate
         flags = np.column_stack([flags, flags.any(axis=1)])
         table = pd.DataFrame(flags, columns=[*CHECKS, "implausible"], index=cells.obs.index)
-        least, plausibility = np.log(p.min(axis=1)), np.ones(cells.n_cells)
+        least, plausibility = np.log(np.maximum(p.min(axis=1), 1e-300)), np.ones(cells.n_cells)
         for scope, mine in (("group", groups >= 0), ("whole", groups < 0)):
             plausibility[mine] = Tails(*self._part(f"least.{scope}")).lower(least[mine])
         table["plausibility"] = plausibility

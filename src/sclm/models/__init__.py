@@ -206,6 +206,7 @@ def train(
     from sclm.cells import JoinedSource, read_cells
 
     cls = family_class(family_name)
+    obs_keys = [obs_keys] if isinstance(obs_keys, str) else obs_keys
     columns = list(dict.fromkeys([k for k in (label_key, batch_key) if k is not None] + list(obs_keys)))
     # Only what was given is passed on: a family that does not know an argument refuses it by name.
     given = {"label_key": label_key, "batch_key": batch_key, "obs_keys": tuple(obs_keys) or None}

@@ -38,6 +38,7 @@ class Resolved(NamedTuple):
     combination: np.ndarray  # (n,) int64: the combination of each cell
     nodes: tuple[sp.csr_matrix, ...]  # per field (m, n_nodes) float32 of ones; an empty row: not given
     codes: np.ndarray  # (m, n_fields) int32: the one training value that is meant, -1: not given, or several
+    kinds: tuple[sp.csr_matrix, ...]  # per field (m, n_values) float32 of ones: all training values that are meant
     novelty: np.ndarray  # (m,) float32 in [0, 1], the largest of the fields'
     table: pd.DataFrame  # field, value, name, term_id, how, nearest, n_values, novelty
     warnings: tuple[str, ...]
@@ -223,7 +224,7 @@ class Conditions:
 
         - ``"seen"``: a training value, by its text (case aside), or by id, name or synonym of its term; novelty 0.
         - ``"general"``: a term above training values, "T cell" after training on its subtypes; novelty 0.
-        - ``"fallback"``: a term that no training cell has, below a known one; written as all of its known ancestors.
+        - ``"fallback"``: a term that no training cell has, below a known one; written as training values of its nearest known kind.
           Its novelty is 1 minus Lin's similarity to the most similar training value of its nearest known kind.
         - ``"new donor"``: a ``donor_id`` not in training, the one field where new values are what a cohort is for: the
           field is left open, novelty 0.1. Other fields without ontology must hold training values.
@@ -278,11 +279,13 @@ class Conditions:
         asked = np.column_stack([codes for codes, _ in read]) if read else np.zeros((len(request), 0), np.int32)
         rows, combination, _ = distinct_rows(asked)  # (m, n_given): which text of each field
         nodes = [ones([()] * len(rows), field.n_nodes) for field in self.fields]
+        kinds = [ones([()] * len(rows), field.n_values) for field in self.fields]
         codes = np.full((len(rows), len(self.fields)), -1, dtype=np.int32)
         novelty = np.zeros(len(rows), dtype=np.float32)
         for column, (f, found) in enumerate(zip(given, meanings, strict=True)):
             picked = rows[:, column]
             nodes[f] = ones([meaning.nodes for meaning in found], self.fields[f].n_nodes)[picked]
+            kinds[f] = ones([tuple(map(int, m.codes)) for m in found], self.fields[f].n_values)[picked]
             codes[:, f] = np.array([meaning.code for meaning in found], dtype=np.int32)[picked]
             np.maximum(novelty, np.array([meaning.novelty for meaning in found], np.float32)[picked], out=novelty)
         table = [
@@ -318,7 +321,7 @@ class Conditions:
             warnings.append(f"{unseen - _WORDED:,} more requested combinations have no training cell")
         names = ["field", "value", "name", "term_id", "how", "nearest", "n_values", "novelty"]
         frame = pd.DataFrame(table, columns=names).astype({"n_values": np.int64, "novelty": np.float64})
-        return Resolved(combination, tuple(nodes), codes, novelty, frame, tuple(warnings))
+        return Resolved(combination, tuple(nodes), codes, tuple(kinds), novelty, frame, tuple(warnings))
 
     def _ontology(self, name: str, ontologies: Mapping[str, Ontology | None]) -> Ontology | None:
         if name in ontologies:
@@ -363,6 +366,8 @@ def _check_keys(obs: pd.DataFrame, keys: Sequence[str], ontologies: Mapping[str,
         if key not in obs.columns:
             near = near_names(str(key), columns) or columns[:10]
             raise KeyError(f"{key!r} is no column of .obs; near: {', '.join(map(repr, near)) or 'none'}.")
+        if "/" in str(key):
+            raise ValueError(f"the column {key!r} holds a '/', which h5ad and zarr read as a path. Rename the column.")
         if key in PASSED_THROUGH:
             raise ValueError(f"{key!r} has a meaning of its own in requests and cannot be a field. Rename the column.")
     if len(set(keys)) < len(keys):

@@ -107,16 +107,22 @@ def build_network(config: PGLConfig, conditions: Conditions, levels: Levels, see
     return PGLNetwork(config, tuple(field.n_nodes for field in conditions.fields), frequencies, levels, seed, n_genes)
 
 
+def by_donor(batch: np.ndarray | None) -> bool:
+    """Whether whole donors can be held out: of two, each would be half of the cells."""
+    return batch is not None and len(np.unique(batch)) > 2
+
+
 def hold_out(condition: np.ndarray, batch: np.ndarray | None, share: float, seed: int) -> np.ndarray:
     """Rows held out of training: whole donors where there are several, else cells of every condition alike."""
     generator = np.random.default_rng([seed, 7])
     n = condition.size
-    if batch is not None and len(np.unique(batch)) > 2:
+    if batch is not None and by_donor(batch):
         taken: list[int] = []
         sizes = np.bincount(batch)
         for donor in generator.permutation(len(sizes)):
-            if not taken or sizes[[*taken, donor]].sum() <= 1.5 * share * n:
+            if sizes[[*taken, donor]].sum() <= 1.5 * share * n:
                 taken.append(int(donor))
+        taken = taken or [int(np.argmin(sizes))]  # all are large
         return np.flatnonzero(np.isin(batch, taken))
     order = np.lexsort((generator.random(n), condition))
     step = max(2, round(1 / share)) if share > 0 else n + 1

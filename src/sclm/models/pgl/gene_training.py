@@ -206,6 +206,9 @@ def train_tokens(
     -------
     ``nats_tokens_base`` and ``nats_tokens`` a held-out cell before and after, ``token_epochs``, ``token_padding`` (share).
     """
+    # The rest stays as it was calibrated: only the decoder learns.
+    trainable = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    network.requires_grad_(False)
     network.genes.requires_grad_(True)
     data = TokenData(source, vocabulary, level_data, base, network.genes.vocabulary, config, seed)
     module = TokenModule(network, training_memberships(conditions), config)
@@ -219,6 +222,8 @@ def train_tokens(
     if not better:
         network.load_state_dict(first)
         logger.info("the token decoder explains held-out cells no better than independent genes, which are kept")
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in trainable)
     network.eval()
     return {
         "nats_tokens_base": before,

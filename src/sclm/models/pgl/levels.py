@@ -79,7 +79,9 @@ def fit_levels(
     """
     from sklearn.linear_model import Ridge
 
-    centre, scale = float(log_depth.mean()), float(max(log_depth.std(), 0.05))
+    # Never narrower than the counts' own noise: downsampled cells all have one depth.
+    scale = float(max(log_depth.std(), 0.05, np.exp(-0.5 * np.median(log_depth))))
+    centre = float(log_depth.mean())
     values = np.column_stack([(log_depth - centre) / scale, programmes]).astype(np.float64)  # (n, S)
     n_slots = values.shape[1]
     fine = np.quantile(values, np.linspace(0, 1, _FINE * n_levels + 1), axis=0).T  # (S, 8 Q + 1)

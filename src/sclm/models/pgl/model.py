@@ -13,7 +13,7 @@ from sclm.evidence import PlausibilityGuard
 from sclm.models.neural import NeuralFamily
 from sclm.models.pgl.combinations import distinct_rows
 from sclm.models.pgl.conditions import Conditions
-from sclm.models.pgl.fitting import build_network, fit_pgl
+from sclm.models.pgl.fitting import build_network, by_donor, fit_pgl
 from sclm.models.pgl.gene_sampling import require_decoder
 from sclm.models.pgl.levels import Levels
 from sclm.models.pgl.network import PGLConfig, PGLNetwork
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from sclm.cells import CellSource
     from sclm.models.contract import Written
     from sclm.models.pgl.conditions import Resolved
+
+_DEEPEST = 1e7  # requested counts of a cell; float32 holds whole numbers up to 1.6e7
 
 
 class PGL(NeuralFamily):
@@ -143,6 +145,7 @@ class PGL(NeuralFamily):
         TypeError
             If there is no such option.
         """
+        obs_keys = [obs_keys] if isinstance(obs_keys, str) else obs_keys
         keys = list(dict.fromkeys([*(obs_keys or ()), *([label_key] if label_key else [])]))
         if not keys:
             raise ValueError(
@@ -157,6 +160,8 @@ class PGL(NeuralFamily):
         if genes is not None:
             found = vocabulary.match(genes).ids
             vocabulary = GeneVocabulary(tuple(vocabulary.tokens[i] for i in np.unique(found[found >= 0])))
+        if len(vocabulary) < 3:
+            raise ValueError(f"pgl needs at least 3 genes, found {len(vocabulary)}.")
         batch = None if batch_key is None else pd.factorize(source.obs[batch_key].astype(str))[0]
         fitted = fit_pgl(
             source, vocabulary, conditions, config, batch=batch, seed=seed, folder=folder, accelerator=accelerator,
@@ -166,7 +171,7 @@ class PGL(NeuralFamily):
         history, network = parts.pop("history"), parts.pop("network")
         card = {
             "data": f"{source.n_cells:,} cells, {len(vocabulary):,} genes, fields {', '.join(keys)}",
-            "split": f"{history['n_held_out']:,} cells held out" + (" by whole donors" if batch is not None else ""),
+            "split": f"{history['n_held_out']:,} cells held out" + (" by whole donors" if by_donor(batch) else ""),
             "held out nats a cell": f"{history['nats_network']:.3f}",
             "held out nats a cell of the Gaussian guess": f"{history['nats_guess']:.3f}",
             "epochs": history["epochs"],
@@ -261,6 +266,8 @@ class PGL(NeuralFamily):
             raise ValueError(f"seed must be a whole number from 0 to 2**64 - 1, found {seed!r}.")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, found {batch_size}.")
+        if "n_counts" in request and float(request["n_counts"].max()) > _DEEPEST:
+            raise ValueError(f"n_counts must be at most {_DEEPEST:,.0f}, found {request['n_counts'].max():,.0f}.")
         require_decoder(self.network, decoder)
         if resolved is None:
             resolved = self.conditions.resolve(request, max_novelty=max_novelty)
@@ -306,6 +313,11 @@ class PGL(NeuralFamily):
         ValueError
             If hardly any genes are shared, or a condition is a general term.
         """
+        if not isinstance(cells, Cells):
+            raise TypeError(
+                f"cells must be a block of Cells, found {type(cells).__name__}. Of an AnnData: "
+                "sclm.cells.read_cells(adata, obs_keys=[...]).read(), with the model's fields."
+            )
         counts, _ = align(cells, self.vocabulary)
         own = self.conditions.codes(cells.obs)
         if isinstance(conditions, str) and conditions == "given":

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _MAX_STEP = 1.0  # of one Newton step in a level, whose prior has standard deviation 1
-_FARTHEST = 10.0  # level of any cell, in prior standard deviations: exponentials stay finite
+_FARTHEST = 6.0  # level of any cell, in prior standard deviations: single odd cells must not carry a programme away
+_LARGEST = 6.0  # log change of a gene's share by all programmes, a factor of 400: exponentials stay finite
 _NEWTON_STEPS = 6
 
 
@@ -214,7 +215,7 @@ def _start(
 
 def _mean(total: torch.Tensor, bias: torch.Tensor, row: torch.Tensor, state: _State) -> torch.Tensor:
     """Expected counts (n, G); genes outside the programme genes keep their share of the profile."""
-    share = torch.exp(bias[row] + state.level @ state.loadings.T)
+    share = torch.exp(bias[row] + (state.level @ state.loadings.T).clamp(-_LARGEST, _LARGEST))
     outside = (1.0 - torch.exp(bias).sum(1)).clamp_min(0.0)[row]
     return total[:, None] * share / (share.sum(1) + outside)[:, None]
 

@@ -79,7 +79,8 @@ def fill_fields(
 
     Returns
     -------
-    Codes (n, F) with values drawn from the network's distribution given the fields before.
+    Codes (n, F): drawn with the frequencies of the training cells that agree with the fields before, or, where no training
+    cell does, from the network's distribution given them.
     """
     codes = codes.copy()
     device = network.start.device
@@ -91,16 +92,29 @@ def fill_fields(
         distinct, which, _ = distinct_rows(codes)
         log_p = []
         for start in range(0, len(distinct), TILE):
-            prefix, _, _ = network.condition(
-                torch.from_numpy(distinct[start : start + TILE].astype(np.int64)).to(device), nodes
-            )
+            rows = torch.from_numpy(distinct[start : start + TILE].astype(np.int64)).to(device)
+            prefix, _, _ = network.condition(rows, nodes)
             log_p.append(network.field_predictions(network.body(prefix)[:, -1].float())[f].cpu().numpy())
-        share = np.exp(np.concatenate(log_p).astype(np.float64))[which] * may  # (n, n_values)
+        predicted = np.exp(np.concatenate(log_p).astype(np.float64))[which] * may  # (n, n_values)
+        counted = _agreeing(conditions, distinct, f)[which] * may
+        share = np.where(counted.sum(axis=1, keepdims=True) > 0, counted, predicted)
         reached = np.cumsum(share, axis=1)
         chosen = (numbers[:, f, None] * reached[:, -1:] >= reached).sum(axis=1)
         open_ = (codes[:, f] < 0) & (reached[:, -1] > 0)
         codes[open_, f] = np.minimum(chosen[open_], share.shape[1] - 1)
     return codes
+
+
+def _agreeing(conditions: Conditions, codes: np.ndarray, f: int) -> np.ndarray:
+    """Training cells by value of a field, of those that have all given values of each row of codes: (m, n_values)."""
+    seen, n_cells = conditions.combinations, conditions.n_cells
+    counted = np.zeros((len(codes), conditions.fields[f].n_values))
+    known = seen[:, f] >= 0
+    for i, row in enumerate(codes):
+        given = row >= 0
+        agree = known & (seen[:, given] == row[given]).all(axis=1)
+        np.add.at(counted[i], seen[agree, f], n_cells[agree])
+    return counted
 
 
 @torch.inference_mode()
@@ -129,7 +143,7 @@ def write_levels(
     seed, cells
         As in the counts.
     guidance
-        w in ``(1 + w) log p(level | metadata) - w log p(level)``; 0 for none.
+        w in ``(1 + w) log p(level | metadata) - w log p(level)`` of the programmes; 0 for none. Depth follows no guidance.
 
     Returns
     -------
@@ -148,7 +162,7 @@ def write_levels(
     values = torch.zeros(n, n_slots, device=device)
     for slot in range(n_slots):
         log_p = [state.predict(network, values, slot) for state in states]
-        logits = log_p[0] if not guidance else (1.0 + guidance) * log_p[0] - guidance * log_p[1]
+        logits = log_p[0] if not guidance or slot == 0 else (1.0 + guidance) * log_p[0] - guidance * log_p[1]
         reached = torch.softmax(logits, dim=-1).cumsum(-1)
         level = (u[:, 2 * slot, None] * reached[:, -1:] >= reached).sum(-1).clamp_max(network.n_levels - 1)
         # Inside a level values follow the finer quantiles of the training cells.

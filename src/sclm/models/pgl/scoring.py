@@ -3,7 +3,8 @@ r"""How probable a cell is, given metadata.
 .. math:: \log p(x \mid c) = \log p(N \mid c) + \log \int p(z \mid c, N)\, p(x \mid z, c, N)\, dz
 
 with N the cell's depth and z the levels of its programmes. The integral is approximated at the mode of the levels' posterior
-(Laplace): :math:`\log p(x, \hat z) + \tfrac K2 \log 2\pi + \tfrac12 \log |\Sigma|`.
+(Laplace, with the levels' standard normal prior for the mode and the curvature, and the network's density at it):
+:math:`\log p(x, \hat z) + \tfrac K2 \log 2\pi + \tfrac12 \log |\Sigma|`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from sclm.models.pgl.levels import Levels
     from sclm.models.pgl.network import PGLNetwork
     from sclm.models.pgl.programmes import Programmes
+
+
+_TAIL = (
+    0.2  # least width of the fall beyond the outer levels, in units of a slot: cells of one depth have no width at all
+)
 
 
 def marginal_log_likelihood(
@@ -97,7 +103,7 @@ def level_log_density(
     low, high = levels.edges[slots, bins], levels.edges[slots, bins + 1]
     width = np.maximum(high - low, 1e-4)
     outside = np.maximum(np.maximum(low - values, values - high), 0.0)
-    return (picked - np.log(width) - outside / width).sum(axis=1)
+    return (picked - np.log(width) - outside / np.maximum(width, _TAIL)).sum(axis=1)
 
 
 def fit_usual(depth: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -109,15 +115,14 @@ def fit_usual(depth: np.ndarray, score: np.ndarray) -> np.ndarray:
         (n,) total counts and nats of real cells that the network was not trained on, under their own metadata.
     """
     x = np.log(np.maximum(depth, 1.0))
-    degree = 2 if len(x) >= 60 else min(1, len(x) - 1)
+    degree = min(2 if len(x) >= 60 else 1, len(np.unique(x)) - 1)
     mean = np.polyfit(x, score, degree)
     rest = np.abs(score - np.polyval(mean, x)) + 1e-6
     # Medians of |residuals| in thirds of depth: a few odd cells must not widen what is usual.
     parts = np.array_split(np.argsort(x, kind="stable"), 3 if len(x) >= 60 else 1)
     centre = [x[part].mean() for part in parts]
-    spread = np.polyfit(
-        centre, [np.log(1.4826 * np.median(rest[part]) + 1e-6) for part in parts], min(1, len(parts) - 1)
-    )
+    widths = [np.log(1.4826 * np.median(rest[part]) + 1e-6) for part in parts]
+    spread = np.polyfit(centre, widths, min(1, len(np.unique(centre)) - 1))
     return np.array([np.pad(c, (3 - len(c), 0)) for c in (mean, spread)], np.float32)
 
 

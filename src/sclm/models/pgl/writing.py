@@ -80,13 +80,9 @@ def _allowed(model: PGL, resolved: Resolved) -> list[np.ndarray]:
     out = []
     table = resolved.table
     for f, field in enumerate(model.conditions.fields):
-        rows = resolved.nodes[f]
-        asked = np.diff(rows.indptr) > 0
-        may = np.ones((len(resolved.codes), field.n_values), bool)
-        for row in np.flatnonzero(asked & (resolved.codes[:, f] < 0)):
-            lowest = rows.indices[rows.indptr[row] : rows.indptr[row + 1]].max()  # nodes come after those above
-            may[row] = False
-            may[row, field.values_of_node[lowest]] = True
+        meant = resolved.kinds[f].toarray() > 0
+        asked = meant.any(axis=1)
+        may = np.where(asked[:, None], meant, True)
         if ((table["field"] == field.name) & table["how"].isin(["new donor", "not given"])).any():
             may[~asked] = False
         out.append(may)
