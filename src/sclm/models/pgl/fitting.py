@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sclm.cells import Cells, align
+from sclm.cells import Cells
 from sclm.evidence import PlausibilityGuard
 from sclm.models.pgl.calibrate import first_dispersion, fit_dispersion, fit_means
 from sclm.models.pgl.combinations import distinct_rows
@@ -20,12 +20,10 @@ from sclm.models.pgl.module import LevelData, LevelTable, PGLModule, left_open
 from sclm.models.pgl.network import PGLNetwork
 from sclm.models.pgl.sampling import TILE, training_memberships, write_levels
 from sclm.models.pgl.scoring import fit_usual, marginal_log_likelihood
-from sclm.models.pgl.statistics import field_memberships, learn, level_table
+from sclm.models.pgl.statistics import blocks, field_memberships, learn, level_table
 from sclm.training import fit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import scipy.sparse as sp
 
     from sclm.cells import CellSource, GeneVocabulary
@@ -86,12 +84,8 @@ def fit_pgl(
         data = LevelData(table, levels, held_out, context, config, seed)
         history |= train_tokens(network, conditions, config, source, vocabulary, data, base, seed=seed, **training)
     groups, group = _groups(conditions, codes)
-
-    def cells() -> Iterator[Cells]:
-        match, names = vocabulary.match(source.genes), pd.Index(vocabulary.tokens)
-        for block in source.blocks(2048):
-            yield Cells(align(block, vocabulary, match=match)[0], names, block.obs)
-
+    names = pd.Index(vocabulary.tokens)
+    cells = (Cells(counts, names, source.obs.iloc[rows]) for rows, counts in blocks(source, vocabulary))
     guard = PlausibilityGuard.fit(cells, group, n_groups=len(groups), genes=list(vocabulary.tokens))
     usual = _usual(network, conditions, levels, statistics, dispersion, held_out, seed)
     return Fitted(
@@ -140,7 +134,7 @@ def _levels(
 ) -> Levels:
     generator = np.random.default_rng([seed, 1])
     noise = generator.standard_normal(table.mean[rows].shape)
-    programmes = table.mean[rows] + np.einsum("nij,nj->ni", table.root[rows], noise)
+    programmes = table.draw(rows, noise)
     full = codes[rows]
     partial = np.where(left_open(full.shape, generator, context, config), -1, full)
     known, less = (design_matrix(field_memberships(conditions, c)) for c in (full, partial))
@@ -182,7 +176,7 @@ def _train(
 def _score(module: PGLModule, data: LevelData) -> float:
     """Nats a held-out cell."""
     module.network.eval()
-    parts = [(float(module._loss(batch)), len(batch.bins)) for batch in data.val_dataloader()]
+    parts = [(float(module.loss(batch)), len(batch.bins)) for batch in data.val_dataloader()]
     module.network.train()
     return float(np.average([p[0] for p in parts], weights=[p[1] for p in parts])) if parts else float("nan")
 
@@ -227,7 +221,7 @@ def _calibrate(
     profiles = profile.log_shares(conditions, statistics.combinations)
     generator = np.random.default_rng([seed, 3])
     noise = generator.standard_normal(table.mean[rows[some]].shape).astype(np.float32)
-    own = table.mean[rows[some]] + np.einsum("nij,nj->ni", table.root[rows[some]], noise)
+    own = table.draw(rows[some], noise)
     inferred, means = (
         expected_counts(profiles, which[some], n[some], levels_, statistics.loadings)
         for levels_ in (own, written[some])

@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import torch
@@ -15,15 +14,16 @@ from sclm.cells import Cells
 from sclm.models.pgl.counts import expected_counts
 from sclm.models.pgl.gene_base import level_hazards
 from sclm.models.pgl.gene_tokens import TokenBatch, forward, gene_nats
+from sclm.models.pgl.module import PGLModule
 from sclm.models.pgl.objectives import negative_log_likelihood
 from sclm.models.pgl.sampling import training_memberships
-from sclm.training import CellDataModule, adamw, fit, planned_steps
+from sclm.training import CellDataModule, fit
 
 if TYPE_CHECKING:
     from sclm.cells import CellSource, GeneVocabulary
     from sclm.models.pgl.conditions import Conditions
     from sclm.models.pgl.module import LevelData
-    from sclm.models.pgl.network import Memberships, PGLConfig, PGLNetwork
+    from sclm.models.pgl.network import PGLConfig, PGLNetwork
     from sclm.models.pgl.tokens import GeneTokens
 
 logger = logging.getLogger(__name__)
@@ -126,41 +126,13 @@ class TokenData(CellDataModule):
         return TokenBatch(*levels, *(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays))
 
 
-class TokenModule(pl.LightningModule):
-    """Loss of whole cells: open fields, depth, programmes and genes, in nats a cell.
+class TokenModule(PGLModule):
+    """Loss of whole cells: open fields, depth, programmes and genes, in nats a cell; the network has a gene decoder.
 
-    Parameters
-    ----------
-    network
-        What learns; it has a gene decoder.
-    memberships
-        Nodes of the training values of each field.
-    config
-        Learning rate and weight decay.
+    In training the genes' part is estimated from some of a cell's tokens, on held-out cells it is that of all.
     """
 
-    def __init__(self, network: PGLNetwork, memberships: list[Memberships], config: PGLConfig) -> None:
-        super().__init__()
-        self.network, self.memberships, self.config = network, memberships, config
-
-    def training_step(self, batch: TokenBatch, index: int) -> torch.Tensor:
-        """Nats a cell, estimated from some of its tokens."""
-        return self.loss(batch)
-
-    def validation_step(self, batch: TokenBatch, index: int) -> None:
-        """Nats a held-out cell from all its tokens, logged as ``validation_loss``."""
-        self.log("validation_loss", self.loss(batch), batch_size=len(batch.bins))
-
-    def configure_optimizers(self) -> Any:
-        """AdamW with warm-up and cosine decay."""
-        return adamw(
-            self,
-            learning_rate=self.config.learning_rate,
-            weight_decay=self.config.weight_decay,
-            total_steps=planned_steps(self.trainer),
-        )
-
-    def loss(self, batch: TokenBatch) -> torch.Tensor:
+    def loss(self, batch: Any) -> torch.Tensor:
         """The sum of :meth:`parts`."""
         levels, fields, genes = self.parts(batch)
         return levels + fields + genes

@@ -44,11 +44,11 @@ class PGLModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         """Nats a cell, fields that were left open included."""
-        return self._loss(batch)
+        return self.loss(batch)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """The same on held-out cells, logged as ``validation_loss``."""
-        self.log("validation_loss", self._loss(batch), batch_size=len(batch.bins))
+        self.log("validation_loss", self.loss(batch), batch_size=len(batch.bins))
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay."""
@@ -59,7 +59,8 @@ class PGLModule(pl.LightningModule):
             total_steps=planned_steps(self.trainer),
         )
 
-    def _loss(self, batch: Batch) -> torch.Tensor:
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Nats a cell."""
         memberships = [type(m)(*(t.to(batch.fields.device) for t in m)) for m in self.memberships]
         levels, fields = self.network(batch, memberships)
         of_levels, of_fields = negative_log_likelihood(levels, batch.bins, fields, batch.asked)
@@ -85,6 +86,10 @@ class LevelTable(NamedTuple):
     first: np.ndarray
     mean: np.ndarray
     root: np.ndarray
+
+    def draw(self, rows: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """Programmes (m, K) of some cells, drawn from their posterior by standard normal noise (m, K)."""
+        return self.mean[rows] + np.einsum("nij,nj->ni", self.root[rows], noise)
 
 
 class LevelData(pl.LightningDataModule):
@@ -161,7 +166,7 @@ class LevelData(pl.LightningDataModule):
     def encode(self, rows: np.ndarray, generator: np.random.Generator, *, dropped: bool) -> Batch:
         """A batch of these cells."""
         noise = generator.standard_normal(self.table.mean[rows].shape, dtype=np.float32)
-        programmes = self.table.mean[rows] + np.einsum("nij,nj->ni", self.table.root[rows], noise)
+        programmes = self.table.draw(rows, noise)
         values = np.column_stack([self.table.first[rows], programmes]).astype(np.float32)
         known = self.table.fields[rows].astype(np.int64)
         fields, asked = known.copy(), np.full_like(known, -1)

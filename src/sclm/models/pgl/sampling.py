@@ -90,14 +90,16 @@ def fill_fields(
         if may is None or not (codes[:, f] < 0).any():
             continue
         distinct, which, _ = distinct_rows(codes)
-        log_p = []
-        for start in range(0, len(distinct), TILE):
-            rows = torch.from_numpy(distinct[start : start + TILE].astype(np.int64)).to(device)
-            prefix, _, _ = network.condition(rows, nodes)
-            log_p.append(network.field_predictions(network.body(prefix)[:, -1].float())[f].cpu().numpy())
-        predicted = np.exp(np.concatenate(log_p).astype(np.float64))[which] * may  # (n, n_values)
-        counted = _agreeing(conditions, distinct, f)[which] * may
-        share = np.where(counted.sum(axis=1, keepdims=True) > 0, counted, predicted)
+        share = _agreeing(conditions, distinct, f)[which] * may  # (n, n_values)
+        strange = (codes[:, f] < 0) & (share.sum(axis=1) == 0)  # no training cell says what is usual
+        if strange.any():
+            log_p = []
+            for start in range(0, len(distinct), TILE):
+                rows = torch.from_numpy(distinct[start : start + TILE].astype(np.int64)).to(device)
+                prefix, _, _ = network.condition(rows, nodes)
+                log_p.append(network.field_predictions(network.body(prefix)[:, -1].float())[f].cpu().numpy())
+            predicted = np.exp(np.concatenate(log_p).astype(np.float64))[which] * may
+            share[strange] = predicted[strange]
         reached = np.cumsum(share, axis=1)
         chosen = (numbers[:, f, None] * reached[:, -1:] >= reached).sum(axis=1)
         open_ = (codes[:, f] < 0) & (reached[:, -1] > 0)
