@@ -15,7 +15,7 @@ from sclm.models.pgl.calibrate import first_dispersion, fit_dispersion, fit_mean
 from sclm.models.pgl.combinations import distinct_rows
 from sclm.models.pgl.counts import expected_counts
 from sclm.models.pgl.gene_training import Base, train_tokens
-from sclm.models.pgl.levels import Levels, design_matrix, fit_levels, slot_values
+from sclm.models.pgl.levels import Levels, depth_values, design_matrix, fit_levels
 from sclm.models.pgl.module import LevelData, LevelTable, PGLModule, left_open
 from sclm.models.pgl.network import PGLNetwork
 from sclm.models.pgl.sampling import TILE, training_memberships, write_levels
@@ -71,7 +71,7 @@ def fit_pgl(
     depth, table = level_table(source, vocabulary, conditions, codes, statistics)
     context = np.array([field.name in CONTEXT for field in conditions.fields])
     levels = _levels(conditions, codes, table, context, statistics.rows, config, seed)
-    table = table._replace(first=slot_values(levels, depth, table.mean)[:, 0])
+    table = table._replace(first=depth_values(levels, depth))
     network = build_network(config, conditions, levels, seed, len(vocabulary))
     held_out = hold_out(statistics.condition, batch, config.validation_share, seed)
     history = _train(network, conditions, config, table, levels, held_out, context, seed, training)
@@ -195,7 +195,7 @@ def _calibrate(
     """Means and dispersions, with levels that the network writes for the cells of the sample."""
     rows = statistics.rows
     n = np.maximum(depth[rows], 1.0)
-    first = slot_values(levels, n, np.zeros((rows.size, 0)))[:, 0]
+    first = depth_values(levels, n)
     written = np.concatenate([
         write_levels(
             network, conditions, codes[rows[s : s + TILE]], first[s : s + TILE], seed=seed,

@@ -109,8 +109,12 @@ def fit_levels(
 
 def slot_values(levels: Levels, depth: np.ndarray, programmes: np.ndarray) -> np.ndarray:
     """Values of all slots, (n, S) float32, from total counts (n,) and programmes (n, K)."""
-    first = (np.log(np.maximum(depth, 1.0)) - levels.centre) / levels.scale
-    return np.column_stack([first, programmes]).astype(np.float32)
+    return np.column_stack([depth_values(levels, depth), programmes]).astype(np.float32)
+
+
+def depth_values(levels: Levels, depth: np.ndarray) -> np.ndarray:
+    """Values of the first slot, (n,) float32, from total counts (n,)."""
+    return ((np.log(np.maximum(depth, 1.0)) - levels.centre) / levels.scale).astype(np.float32)
 
 
 def to_bins(levels: Levels, values: np.ndarray) -> np.ndarray:

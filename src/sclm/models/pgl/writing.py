@@ -12,7 +12,7 @@ from sclm.models.contract import Written
 from sclm.models.pgl.combinations import distinct_rows
 from sclm.models.pgl.counts import expected_counts, write_counts
 from sclm.models.pgl.gene_sampling import write_token_counts
-from sclm.models.pgl.levels import slot_values
+from sclm.models.pgl.levels import depth_values
 from sclm.models.pgl.sampling import TILE, fill_fields, write_levels
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ def _requested_depth(model: PGL, request: pd.DataFrame) -> np.ndarray:
     """Value of the depth slot of each cell, NaN where the request leaves it to the model."""
     if "n_counts" not in request:
         return np.full(len(request), np.nan, np.float32)
-    depth = request["n_counts"].to_numpy(dtype=np.float64)
-    return slot_values(model.levels, depth, np.zeros((len(depth), 0)))[:, 0]
+    return depth_values(model.levels, request["n_counts"].to_numpy(dtype=np.float64))
 
 
 def _allowed(model: PGL, resolved: Resolved) -> list[np.ndarray]:
