@@ -18,7 +18,7 @@ from sclm.models.pgl.gene_training import Base, train_tokens
 from sclm.models.pgl.levels import Levels, depth_values, design_matrix, fit_levels
 from sclm.models.pgl.module import LevelData, LevelTable, PGLModule, left_open
 from sclm.models.pgl.network import PGLNetwork
-from sclm.models.pgl.sampling import TILE, training_memberships, write_levels
+from sclm.models.pgl.sampling import training_memberships, write_levels
 from sclm.models.pgl.scoring import fit_usual, marginal_log_likelihood
 from sclm.models.pgl.statistics import blocks, field_memberships, learn, level_table
 from sclm.training import fit
@@ -196,13 +196,7 @@ def _calibrate(
     rows = statistics.rows
     n = np.maximum(depth[rows], 1.0)
     first = depth_values(levels, n)
-    written = np.concatenate([
-        write_levels(
-            network, conditions, codes[rows[s : s + TILE]], first[s : s + TILE], seed=seed,
-            cells=np.arange(s, min(s + TILE, rows.size)),
-        )[:, 1:]
-        for s in range(0, rows.size, TILE)
-    ])  # fmt: skip
+    written = write_levels(network, conditions, codes[rows], first, seed=seed, cells=np.arange(rows.size))[:, 1:]
     profile, which = statistics.profile, statistics.condition[rows]
     design = profile.design(conditions, statistics.combinations)
     totals = np.zeros(statistics.totals.shape)

@@ -130,7 +130,7 @@ def write_levels(
     cells: np.ndarray,
     guidance: float = 0.0,
 ) -> np.ndarray:
-    """Draw depth and programmes of up to ``TILE`` cells.
+    """Draw depth and programmes of cells, tile by tile.
 
     One pass over the distinct metadata fills a static cache, which is copied to the cells; then one position a slot.
 
@@ -151,8 +151,24 @@ def write_levels(
     -------
     Slot values (n, S) float32.
     """
+    nodes = training_memberships(conditions, network.start.device)
+    tiles = [slice(s, s + TILE) for s in range(0, cells.size, TILE)]
+    return np.concatenate([
+        _write_tile(network, nodes, codes[tile], first[tile], seed, cells[tile], guidance) for tile in tiles
+    ])  # fmt: skip
+
+
+def _write_tile(
+    network: PGLNetwork,
+    nodes: list[Memberships],
+    codes: np.ndarray,
+    first: np.ndarray,
+    seed: int,
+    cells: np.ndarray,
+    guidance: float,
+) -> np.ndarray:
+    """The same of up to ``TILE`` cells."""
     device = network.start.device
-    nodes = training_memberships(conditions, device)
     order, states = _start(network, nodes, codes, device)
     if guidance:
         states.append(_start(network, nodes, np.full_like(codes[order], -1), device)[1][0])

@@ -50,13 +50,9 @@ def write_cells(
             seed=seed,
             cells=cells,
         )
-        values = np.concatenate([
-            write_levels(
-                model.network, model.conditions, codes[s : s + TILE], first[cells[s : s + TILE]], seed=seed,
-                cells=cells[s : s + TILE], guidance=guidance,
-            )
-            for s in range(0, cells.size, TILE)
-        ])  # fmt: skip
+        values = write_levels(
+            model.network, model.conditions, codes, first[cells], seed=seed, cells=cells, guidance=guidance
+        )
         late = cells >= start
         if late.any():
             yield _written(model, request, cells[late], codes[late], values[late], renamed, seed, decoder)
