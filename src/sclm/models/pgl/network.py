@@ -47,8 +47,8 @@ class PGLConfig(NeuralConfig):
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     batch_size: int = 128
-    max_epochs: int = 60
-    patience: int = 8  # epochs without progress on held-out cells
+    max_epochs: int = 120
+    patience: int = 20  # epochs without progress on held-out cells
     validation_share: float = 0.1
     gene_tokens: bool = False  # besides, a decoder that writes genes one after the other: the slow reference
     token_epochs: int = 0  # of its training, after the set decoder's; 0: its base of independent genes stays as it is
