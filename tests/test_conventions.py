@@ -28,7 +28,7 @@ MAX_LINES = 400
 NAMESPACES = sorted(
     [
         *(name for name in sclm.__all__ if name not in {"load", "request", "train"}),
-        *("cells", "evidence", "metrics.generation", "nn", "training"),
+        *("cells", "evidence", "metrics.generation", "metrics.mapping", "nn", "spatial", "training"),
     ]
 )
 # Tools that make their own AnnData instead of writing into one.

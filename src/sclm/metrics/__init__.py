@@ -1,10 +1,11 @@
-"""How good annotations and generated cells are: agreement, ontology-aware scores, calibration, and `generation`."""
+"""How good annotations, generated cells and maps are: agreement, calibration, `generation` and `mapping`."""
 
 from __future__ import annotations
 
 # Not lazy: `annotation` is the name of both the function and its file, and only an import that has already happened
-# leaves the function in place. None of these imports more than numpy; `generation` loads its files on first use.
-from sclm.metrics import generation
+# leaves the function in place. None of these imports more than numpy; `generation` and `mapping` load their
+# files on first use.
+from sclm.metrics import generation, mapping
 from sclm.metrics.annotation import annotation, match_kind
 from sclm.metrics.calibration import coverage_accuracy, expected_calibration_error, reliability
 
@@ -13,6 +14,7 @@ __all__ = [
     "coverage_accuracy",
     "expected_calibration_error",
     "generation",
+    "mapping",
     "match_kind",
     "reliability",
 ]
