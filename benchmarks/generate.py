@@ -23,13 +23,14 @@ from generation_data import FILES, REAL_DATA
 
 SECTIONS = {
     "fidelity": generation_fidelity.run,
+    "decoders": generation_fidelity.decoders,
     "generalisation": generation_transfer.generalisation,
     "subtypes": generation_transfer.subtypes,
     "fallback": generation_transfer.fallback,
     "training": generation_scoring.training,
     "likelihood": generation_scoring.likelihood,
 }
-REAL = ("fidelity", "generalisation", "likelihood")
+REAL = ("fidelity", "decoders", "generalisation", "likelihood")
 
 
 def main() -> None:
@@ -44,6 +45,8 @@ def main() -> None:
     )
     parser.add_argument("--types", nargs="+", help="cell types left out, for generalisation or likelihood")
     parser.add_argument("--length", type=int, default=256, help="genes a cell of the rank language model")
+    parser.add_argument("--token-cells", type=int, default=256, help="cells of each decoder")
+    parser.add_argument("--token-epochs", type=int, default=1, help="training of the decoder of single genes")
     parser.add_argument("--peer-minutes", type=float, default=20.0, help="bound on the training of a peer")
     args = parser.parse_args()
     wrong = [s for s in args.sections if s not in SECTIONS]

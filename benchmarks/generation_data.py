@@ -68,12 +68,12 @@ def fit(adata, keys, args, seed: int, **options: Any):
     return model, clock.stop()
 
 
-def write(model, request: pd.DataFrame, seed: int):
+def write(model, request: pd.DataFrame, seed: int, **options: Any):
     """Cells of a request as AnnData, and how long it took; terms that are far from training are written too."""
     import scipy.sparse as sp
 
     clock = Clock.start()
-    blocks = [written.cells for written in model.write(request, seed=seed, max_novelty=1.0)]
+    blocks = [written.cells for written in model.write(request, seed=seed, max_novelty=1.0, **options)]
     counts = sp.vstack([block.counts for block in blocks], format="csr")
     obs = pd.concat([block.obs for block in blocks])
     return cells_of(counts, blocks[0].genes, obs), clock.stop()

@@ -127,3 +127,23 @@ def one_split(train, test, seed: int, args, notes: list[str]) -> list[dict]:
             gap = share[0].sub(share[1], fill_value=0.0).abs().sum() / 2
             notes.append(f"{name}, seed {seed}: composition is off by {gap:.3f} (total variation)")
     return rows
+
+
+def decoders(args) -> None:
+    """Both decoders of one model on the same few cells: fidelity against speed."""
+    for data in args.data:
+        adata = read(args.folder, data)
+        rows, notes = [], []
+        for seed in range(args.seeds):
+            train, test = halves(adata, "cell_type", seed)
+            model, trained = fit(train, FIELDS, args, seed, gene_tokens=True, token_epochs=args.token_epochs)
+            some = np.sort(np.random.default_rng(seed).choice(train.n_obs, args.token_cells, replace=False))
+            request = request_of(OURS[1], train).iloc[some]
+            nats = {k: v for k, v in model.card.items() if str(k).startswith(("nats", "token"))}
+            notes.append(f"seed {seed}: {nats or model.card}")
+            for name in ("set", "tokens"):
+                made, wrote = write(model, request, seed, decoder=name)
+                row = {"row": f"{name} decoder", "seed": seed, **judged(test, made, train)}
+                rows.append({**row, "train_s": trained.wall, "cells_per_s": made.n_obs / wrote.wall})
+        show(f"Decoders, {data}: {args.token_cells} cells each", table(rows, ["row"]))
+        print("\n" + "\n".join(f"- {note}" for note in notes), flush=True)
