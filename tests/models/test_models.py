@@ -123,7 +123,9 @@ def test_available_lists_families_and_what_they_do() -> None:
     table = sclm.models.available()
     assert set(FAMILIES) <= set(table.index)
     assert table.loc["pgl", "verbs"] == "generate, log_likelihood"
-    assert (table.loc[[name for name in FAMILIES if name != "pgl"], "verbs"] == "annotate").all()
+    mappers = ["deconvolution", "nnls", "tangram"]
+    assert (table.loc[mappers, "verbs"] == "map").all()
+    assert (table.loc[[name for name in FAMILIES if name not in ("pgl", *mappers)], "verbs"] == "annotate").all()
     assert table["description"].str.len().gt(10).all()
 
 

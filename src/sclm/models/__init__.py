@@ -27,7 +27,12 @@ FAMILIES: dict[str, str] = {
     "mean": "sclm.models.baselines.mean:MeanProfile",
     "majority": "sclm.models.baselines.majority:Majority",
     "pgl": "sclm.models.pgl.model:PGL",
+    "deconvolution": "sclm.models.deconvolution.model:Deconvolution",
+    "nnls": "sclm.models.deconvolution.nnls:NNLS",
+    "tangram": "sclm.models.deconvolution.tangram:Tangram",
 }
+# Methods that bring a verb, where they are not named like it: a mapper looks at the section first.
+_METHODS = {"map": "adapt"}
 
 
 def family_class(name: str) -> type[Family]:
@@ -75,7 +80,7 @@ def available() -> pd.DataFrame:
     rows = []
     for name in FAMILIES:
         cls = family_class(name)
-        verbs = ", ".join(v for v in VERBS if hasattr(cls, v))
+        verbs = ", ".join(v for v in VERBS if hasattr(cls, _METHODS.get(v, v)))
         description = (inspect.getdoc(cls) or "").partition("\n")[0]
         rows.append((name, "family", verbs, "BSD-3-Clause", description))
     rows += [(p.name, "checkpoint", p.verbs, p.licence, p.description) for p in PUBLISHED.values()]
@@ -123,7 +128,7 @@ def load(model: str | Path | Family) -> Family:
     elif Path(name).is_dir():
         folder = Path(name)
     elif name in FAMILIES:
-        names = hasattr(family_class(name), "annotate")
+        names = not hasattr(family_class(name), "generate")
         keys, other = (
             ("label_key=...", ", or pass reference= and label_key= to the tool") if names else ("obs_keys=[...]", "")
         )

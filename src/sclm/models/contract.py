@@ -9,11 +9,12 @@ if TYPE_CHECKING:
 
     import numpy as np
     import pandas as pd
+    from scipy import sparse
 
-    from sclm.cells import Cells, GeneMatch
+    from sclm.cells import Cells, CellSource, GeneMatch
     from sclm.evidence import PlausibilityGuard
 
-VERBS = ("annotate", "generate", "log_likelihood")
+VERBS = ("annotate", "generate", "log_likelihood", "map")
 
 
 class Annotation(NamedTuple):
@@ -112,4 +113,98 @@ class Generator(Protocol):
 
     def provenance(self) -> dict[str, Any]:
         """What made a result, with ``sha256`` of everything in the model."""
+        ...
+
+
+class Mapping(NamedTuple):
+    """Cell types of a block of spots.
+
+    Attributes
+    ----------
+    fraction
+        (n_spots, n_types) float32 share of the spot's mRNA that each type contributes, rows sum to 1; NaN for spots without
+        counts in the genes that are used.
+    cell_fraction
+        (n_spots, n_types) float32 share of the spot's cells: mRNA divided by the type's counts a cell in the reference.
+    standard_error
+        (n_spots, n_types) float32 of ``fraction``.
+    unexplained
+        (n_spots,) float32, 0-1: share of the spot's counts that no type of the reference explains.
+    explained
+        (n_spots,) float32: share of the deviance from the mean of the types' profiles that the fractions explain.
+    abundance
+        (n_spots, n_types) float32 counts of the spot expected from each type.
+    observed, expected
+        (n_genes,) float64 totals of the block in the mapper's genes, as counted and as the types predict them.
+    """
+
+    fraction: np.ndarray
+    cell_fraction: np.ndarray
+    standard_error: np.ndarray
+    unexplained: np.ndarray
+    explained: np.ndarray
+    abundance: np.ndarray
+    observed: np.ndarray
+    expected: np.ndarray
+
+
+@runtime_checkable
+class SectionMapper(Protocol):
+    """A mapper that knows the section: its genes, and how its platform differs from the reference.
+
+    Attributes
+    ----------
+    categories
+        Names of the types, the order of all columns.
+    genes
+        Genes that are used, in the words of the reference.
+    libraries
+        Names of the sections that have platform factors of their own.
+    profile
+        (n_types, n_genes) float64 expected shares of a type's counts, rows sum to 1.
+    platform
+        (n_libraries, n_genes) float32 factors by which a gene is counted more (above 1) or less than in the reference.
+    resolution
+        ``"spot"`` (several cells each) or ``"cell"``.
+    reason
+        Why, in words.
+    """
+
+    categories: list[str]
+    genes: list[str]
+    libraries: list[str]
+    profile: np.ndarray
+    platform: np.ndarray
+    resolution: str
+    reason: str
+
+    def counts(self, cells: Cells) -> sparse.csr_matrix:
+        """Counts of a block in the genes in use, (n_spots, n_genes)."""
+        ...
+
+    def map(self, cells: Cells, *, prior: np.ndarray | None = None) -> Mapping:
+        """Types of a block of spots; ``prior`` (n_spots, n_types) counts expected from each type beforehand."""
+        ...
+
+
+@runtime_checkable
+class SpatialMapper(Protocol):
+    """A model that finds the cell types of a reference in spots."""
+
+    categories: list[str]
+
+    def match(self, genes: pd.Index) -> GeneMatch:
+        """Overlap of the section's genes with the reference's, before any work; raises where it is too small."""
+        ...
+
+    def adapt(
+        self,
+        spots: CellSource,
+        *,
+        library_key: str | None = None,
+        resolution: str = "auto",
+        shift: float | None = None,
+        seed: int = 0,
+    ) -> SectionMapper:
+        """Look at the section: genes that are used, platform factors, resolution."""
         ...

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         generate_mean_variance,
         generate_umap,
     )
+    from sclm.pl._map_spatial import map_spatial
 
 __all__ = [
     "annotate",
@@ -24,9 +25,13 @@ __all__ = [
     "generate_markers",
     "generate_mean_variance",
     "generate_umap",
+    "map_spatial",
 ]
 
-_HOMES = {name: f"_{name.partition('_')[0]}" for name in __all__}  # the file of the tool
+_TOOLS = ("annotate", "generate", "map_spatial")
+_HOMES = {
+    name: next(f"_{tool}" for tool in _TOOLS if name.startswith(tool)) for name in __all__
+}  # the file of the tool
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The main jobs on real cells: blood cells named, methods compared, cells written, everything written down."""
+"""The main jobs on real cells: cells named, written, and found on tissue, methods compared, everything written down."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sclm import datasets, get, models, pl, tl
 from sclm.evidence import softmax
 from sclm.knowledge import Ontology
 from sclm.metrics import annotation, coverage_accuracy, expected_calibration_error
-from sclm.report import generate, html
+from sclm.report import generate, html, map_spatial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ _N_SPLITS = 5
 
 
 def demo(out: Path, *, seed: int = 0, say: Callable[[str], None] = lambda line: None) -> pd.DataFrame:
-    """Name real blood cells with every annotator, write cells like them, and make tables, figures, h5ad and an HTML report.
+    """Name real blood cells with every annotator, write cells like them, map a section, and report all of it in HTML.
 
     Parameters
     ----------
@@ -73,15 +73,19 @@ def _demo(out: Path, seed: int, say: Callable[[str], None]) -> pd.DataFrame:
     ]
     written = generate.write_cells(adata, out, seed=seed, say=say)
     chapters.append(written.chapter)
-    files = {"annotated": out / "pbmc68k_annotated.h5ad", "methods": out / "methods.csv", **written.files}
+    chapter, mapped = map_spatial.map_section(
+        written.train, written.held_out, written.model, out, seed=seed, say=say
+    )
+    chapters.append(chapter)
+    files = {"annotated": out / "pbmc68k_annotated.h5ad", "methods": out / "methods.csv", **written.files, **mapped}
     files["report"] = out / "report.html"
     backed.write_h5ad(files["annotated"])
     table.to_csv(files["methods"])
     html.write(
         files["report"],
-        "sclm: blood cells, named and written",
+        "sclm: blood cells, named, written and mapped",
         f"{shown.n_obs} held-out cells named by models trained on {train.n_obs} others, and cells written by a model from "
-        f"metadata alone. Made in {time.perf_counter() - start:.0f} seconds on this machine.",
+        f"metadata alone, cell types found on a section. Made in {time.perf_counter() - start:.0f} seconds on this machine.",
         chapters,
     )
     files["figures"] = out / "figures"

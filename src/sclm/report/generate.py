@@ -47,11 +47,14 @@ _COLUMNS = {
 
 
 class Written(NamedTuple):
-    """The chapter, the files that belong to it, and the full table of metrics."""
+    """The chapter, the files that belong to it, the full table of metrics, and what it was made with."""
 
     chapter: html.Chapter
     files: dict[str, Path]
     table: pd.DataFrame
+    model: Any
+    train: anndata.AnnData
+    held_out: anndata.AnnData
 
 
 def write_cells(adata: anndata.AnnData, out: Path, *, seed: int, say: Callable[[str], None]) -> Written:
@@ -107,7 +110,7 @@ def write_cells(adata: anndata.AnnData, out: Path, *, seed: int, say: Callable[[
             'sclm.metrics.generation.compare(real, cells, label_key="cell_type", train=adata)'
         ),
     ]
-    return Written(html.Chapter("Cells written from metadata", blocks_of_text), files, table)
+    return Written(html.Chapter("Cells written from metadata", blocks_of_text), files, table, model, train, held_out)
 
 
 def halves(adata: anndata.AnnData, seed: int) -> tuple[anndata.AnnData, anndata.AnnData]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sclm.tl._annotate import annotate
     from sclm.tl._generate import generate
+    from sclm.tl._map_spatial import map_spatial
     from sclm.tl._request import request
 
-__all__ = ["annotate", "generate", "request"]
+__all__ = ["annotate", "generate", "map_spatial", "request"]
 
 
 def __getattr__(name: str) -> Any:
