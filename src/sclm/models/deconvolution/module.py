@@ -39,6 +39,10 @@ class CountModule(pl.LightningModule):
     factors is that of the likelihood with abundances held (the envelope theorem), so that a training step needs no memory of
     the spots it has seen, and any number of spots can be learnt from in batches.
 
+    A map takes its factors from :func:`~sclm.models.deconvolution.platform.platform_factors` with either engine: on
+    development sections factors learnt by gradient, from 400 or 6,000 spots, were correlated .98 with those and mapped no
+    better. Training is for sections of which no sample speaks for the whole.
+
     Parameters
     ----------
     profile

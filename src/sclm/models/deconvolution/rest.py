@@ -16,7 +16,7 @@ _ROUNDS = 12
 _SPOTS = 400  # that teach the profile
 _GENES = 1000  # with most counts
 _CLIP = 5.0  # residuals, so that no single spot decides
-_SD = 1.0  # of the log by which a gene may be counted more than in the reference, here
+_SD = 0.3  # of the log by which a gene may be counted more than in the reference, here
 
 
 class Rest(NamedTuple):
