@@ -228,7 +228,7 @@ def test_a_generated_reference(section: ad.AnnData, pgl: Family, cohort: ad.AnnD
     assert facts["request"]["n_cells"].tolist() == [30, 30, 30]
     assert 0 <= facts["implausible"] <= 1
     assert set(facts["implausible_by_type"]["cell_type"]) == set(asked)
-    assert record["params"]["shift"] == 0.5
+    assert record["params"]["shift"] == 1.0
     section.write_h5ad(tmp_path / "section.h5ad")
     section.write_zarr(tmp_path / "section.zarr")
     for back in (ad.read_h5ad(tmp_path / "section.h5ad"), ad.read_zarr(tmp_path / "section.zarr")):

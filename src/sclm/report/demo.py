@@ -73,9 +73,7 @@ def _demo(out: Path, seed: int, say: Callable[[str], None]) -> pd.DataFrame:
     ]
     written = generate.write_cells(adata, out, seed=seed, say=say)
     chapters.append(written.chapter)
-    chapter, mapped = map_spatial.map_section(
-        written.train, written.held_out, written.model, out, seed=seed, say=say
-    )
+    chapter, mapped = map_spatial.map_section(written.train, written.held_out, written.model, out, seed=seed, say=say)
     chapters.append(chapter)
     files = {"annotated": out / "pbmc68k_annotated.h5ad", "methods": out / "methods.csv", **written.files, **mapped}
     files["report"] = out / "report.html"

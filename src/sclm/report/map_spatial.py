@@ -27,7 +27,13 @@ _KEYS = {_REAL: "sclm_cell_type_fraction", _WRITTEN: "from_written", _LEAST: "le
 
 
 def map_section(
-    reference: anndata.AnnData, held_out: anndata.AnnData, model: Any, out: Path, *, seed: int, say: Callable[[str], None]
+    reference: anndata.AnnData,
+    held_out: anndata.AnnData,
+    model: Any,
+    out: Path,
+    *,
+    seed: int,
+    say: Callable[[str], None],
 ) -> tuple[html.Chapter, dict[str, Path]]:
     """Make a section of the held-out cells and find its cell types in three ways.
 
@@ -85,7 +91,10 @@ def map_section(
     files = {"section": out / "section.h5ad", "mapping": out / "mapping.csv"}
     section.write_h5ad(files["section"])
     scores.to_csv(files["mapping"], index=False)
-    both = maps[_REAL].reindex(columns=truth.columns, fill_value=0.0), maps[_WRITTEN].reindex(columns=truth.columns, fill_value=0.0)
+    both = (
+        maps[_REAL].reindex(columns=truth.columns, fill_value=0.0),
+        maps[_WRITTEN].reindex(columns=truth.columns, fill_value=0.0),
+    )
     agreement = pd.DataFrame(
         {
             "true share": truth.mean().to_numpy(),

@@ -16,11 +16,28 @@ if TYPE_CHECKING:
     from sclm.models.deconvolution.count_model import Fit
 
 
-def fraction_errors(counts: sparse.csr_matrix, profile: np.ndarray, dispersion: np.ndarray, fit: Fit) -> np.ndarray:
+def fraction_errors(
+    counts: sparse.csr_matrix, profile: np.ndarray, dispersion: np.ndarray, fit: Fit, profile_error: np.ndarray
+) -> np.ndarray:
     r"""Standard error of each fraction, by the sandwich that holds where the model's variance does not.
 
     :math:`V = H^{-1} (\sum_g w_g^2 (y_g - \mu_g)^2 S_g S_g^T) H^{-1}` for abundances (Huber 1967), H the Fisher information;
-    for fractions p = x/Σx by the delta method, :math:`J V J^T` with :math:`J = (I - p 1^T)/Σx`.
+    for fractions p = x/Σx by the delta method, :math:`J V J^T` with :math:`J = (I - p 1^T)/Σx`. The profiles themselves are
+    means over few cells: to the squared residual of each gene their own error :math:`\\sum_k x_k^2 v_{kg}` is added, since the
+    fit bends to it and does not show it.
+
+    Parameters
+    ----------
+    counts
+        (n, G) CSR.
+    profile
+        (K, G), platform factors included.
+    dispersion
+        (G,) φ.
+    fit
+        Of these spots.
+    profile_error
+        (K, G) v, squared standard errors of the profiles, on their scale.
 
     Returns
     -------
@@ -29,7 +46,8 @@ def fraction_errors(counts: sparse.csr_matrix, profile: np.ndarray, dispersion: 
     signature = np.ascontiguousarray(profile.T, dtype=np.float32)  # (G, K)
     mu = np.maximum(fit.abundance @ profile, 1e-9)
     weight = 1 / (mu + dispersion * mu**2)
-    spread = (weight * (counts.toarray() - mu)).astype(np.float32) ** 2  # (n, G)
+    unsure = (fit.abundance**2) @ profile_error  # (n, G)
+    spread = (weight**2 * ((counts.toarray() - mu) ** 2 + unsure)).astype(np.float32)  # (n, G)
     meat = (spread @ products(signature)).astype(np.float64)  # (n, K(K+1)/2)
     return _sandwich(fit.information, meat, fit.abundance, *triangle(len(profile)))
 

@@ -57,6 +57,7 @@ class View(NamedTuple):
 
     columns: np.ndarray  # (g,) int64 among the section's genes
     profile: np.ndarray  # (K, g) float64, rows sum to 1
+    error: np.ndarray  # (K, g) float64 squared standard errors of the profiles
     platform: np.ndarray  # (L, g) float64
 
 
@@ -143,13 +144,19 @@ class CountLook(Look):
     def __init__(self, model: Deconvolution, genes: pd.Index, gene_rows: np.ndarray, libraries: list[str], library_key: str | None) -> None:  # fmt: skip
         super().__init__(model, genes, gene_rows, libraries, library_key)
         reliable = reliable_profile(model.signatures, gene_rows, model.config.background)
-        self.profile, self._error = reliable.profile, reliable.error
+        self.profile = reliable.profile
         self.views = [
-            View(columns, _rows_to_one(self.profile[:, columns]), np.ones((len(libraries), len(columns))))
+            self._view(columns, reliable.error)
             for columns in gene_sets(self.profile, reliable.reliability, model.config)
         ]
         self.rest: Rest | None = None
         self._modules: dict[tuple[int, int], Any] = {}  # of the torch engine: by gene set and library
+
+    def _view(self, columns: np.ndarray, error: np.ndarray) -> View:
+        """A gene set; the profiles become shares of its counts."""
+        covered = self.profile[:, columns].sum(axis=1, keepdims=True)
+        platform = np.ones((len(self.libraries), len(columns)))
+        return View(columns, self.profile[:, columns] / covered, error[:, columns] / covered**2, platform)
 
     def learn(self, samples: list[sparse.csr_matrix], shift: float) -> None:
         """Platform factors of each gene set and library, and the profile of what no type explains."""
@@ -203,7 +210,7 @@ class CountLook(Look):
             left = fit_deviance(counts[rows], expected, phi)
             explained[rows] = np.clip(1 - left / np.maximum(base, 1e-12), 0, 1)
             if self.rest is not None:
-                unexplained[rows] = rest_share(counts[rows], self.rest, config.dispersion, found.fraction[rows])
+                unexplained[rows] = rest_share(counts[rows], self.rest, which, config.dispersion, found.fraction[rows])
         return self.answer(
             counts, library, found.fraction * scale[:, None], config.error_scale * found.error, unexplained, explained
         )
@@ -212,17 +219,23 @@ class CountLook(Look):
         """Fractions and standard errors, mean over the gene sets; zero rows for spots without counts in any."""
         n, k = counts.shape[0], len(self.categories)
         fraction, variance, used = np.zeros((n, k)), np.zeros((n, k)), np.zeros(n)
+        whole = np.maximum(np.asarray(counts.sum(axis=1), dtype=np.float64).ravel(), 1e-12)
         for v, view in enumerate(self.views):
             part = counts[:, view.columns]
             phi = self._dispersion(view)
+            before = None
+            if prior is not None:  # counts of the whole spot: the gene set's share of them has the same weight
+                before = prior * (np.asarray(part.sum(axis=1), dtype=np.float64).ravel() / whole)[:, None]
             for rows, which in blocks_of(part, library, block_size(len(view.columns))):
                 profile = view.profile * view.platform[which]
-                fit = self._solver(v, which, profile, phi)(part[rows], None if prior is None else prior[rows])
+                fit = self._solver(v, which, profile, phi)(part[rows], None if before is None else before[rows])
                 total = fit.abundance.sum(axis=1)
                 good = total > 0
                 rows, fit = rows[good], type(fit)(*(values[good] for values in fit))
                 fraction[rows] += fit.abundance / total[good, None]
-                variance[rows] += fraction_errors(part[rows], profile, phi, fit) ** 2
+                variance[rows] += (
+                    fraction_errors(part[rows], profile, phi, fit, view.error * view.platform[which] ** 2) ** 2
+                )
                 used[rows] += 1
         used = np.maximum(used, 1)[:, None]
         return Found(fraction / used, np.sqrt(variance / used))
@@ -254,7 +267,3 @@ def gene_sets(profile: np.ndarray, reliability: np.ndarray, config: Deconvolutio
             chosen[order[:_FEWEST]] = True
         sets.append(np.flatnonzero(chosen))
     return sets
-
-
-def _rows_to_one(profile: np.ndarray) -> np.ndarray:
-    return profile / profile.sum(axis=1, keepdims=True)

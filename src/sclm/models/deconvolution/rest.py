@@ -5,25 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy import sparse
 
 from sclm.models.deconvolution.count_model import fit_counts, fit_deviance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_ROUNDS = 12
+    from scipy import sparse
+
+_ROUNDS = 12  # of the profile
+_REFINED = 3  # times that the platform factors are found anew without what the profile explains
 _SPOTS = 400  # that teach the profile
+_FEWEST_SPOTS = 10
 _GENES = 1000  # with most counts
 _CLIP = 5.0  # residuals, so that no single spot decides
-_SD = 0.3  # of the log by which a gene may be counted more than in the reference, here
+_SD = 0.3  # of the log by which a gene may be counted more than in the reference
+_LEAST = 0.1  # share of a gene's counts that is left to the types
 
 
 class Rest(NamedTuple):
-    """The further component of a section: K types · G genes of the section · g genes that it is told by."""
+    """The further component of a section: L libraries · K types · g genes that it is told by."""
 
     columns: np.ndarray  # (g,) int64 among the section's genes
-    profile: np.ndarray  # (K, g) float64 of the types, with platform factors
+    profile: np.ndarray  # (L, K, g) float64 of the types, with the platform factors of each library
     other: np.ndarray  # (g,) float64, on the scale of the types' profiles
 
 
@@ -34,7 +38,9 @@ def learn_rest(
 
     Genes that tell the reference's types apart may not tell a type that it lacks: those with most counts are used here. The
     profile begins with the direction in which residuals differ most between spots, then alternates between fitting all
-    components and an expectation-maximisation step of this one profile, as in non-negative matrix factorisation.
+    components and an expectation-maximisation step of this one profile, as in non-negative matrix factorisation. Platform
+    factors found beforehand hold the mean of a missing type, and would leave spots with less than that without any: they are
+    found anew from the totals less what the profile explains.
 
     Parameters
     ----------
@@ -52,82 +58,101 @@ def learn_rest(
     None where the section has too few spots, or the profile explains no more than chance.
     """
     each = max(_SPOTS // len(samples), 50)
-    counts_parts, expected_parts = [], []
-    for counts, fraction in zip(samples, fractions, strict=True):
-        rows = np.arange(0, counts.shape[0], max(1, counts.shape[0] // each))[:each]
-        part = counts[rows]
-        total = np.asarray(part.sum(axis=1), dtype=np.float64).ravel()
-        mu = (fraction[rows] * total[:, None]) @ profile  # (n, G)
-        observed = np.asarray(part.sum(axis=0), dtype=np.float64).ravel()
-        log = np.log((observed + 0.5) / (mu.sum(axis=0) + 0.5))
-        factor = np.exp(log * _SD**2 / (_SD**2 + 1 / (observed + 0.5)))
-        counts_parts.append(part)
-        expected_parts.append(np.maximum(mu * factor, 1e-9))
-        if len(counts_parts) == 1:
-            platform = factor
-    counts, mu = sparse.vstack(counts_parts, format="csr"), np.concatenate(expected_parts)
-    if counts.shape[0] < 10:
+    rows = [np.arange(0, c.shape[0], max(1, c.shape[0] // each))[:each] for c in samples]
+    parts = [c[r] for c, r in zip(samples, rows, strict=True)]
+    if sum(part.shape[0] for part in parts) < _FEWEST_SPOTS:
         return None
-    y = counts.toarray().astype(np.float64)
-    residual = np.clip((y - mu) / np.sqrt(mu + dispersion * mu**2), -_CLIP, _CLIP)
-    columns = np.sort(np.argsort(-y.sum(axis=0), kind="stable")[:_GENES])
-    y, residual, mean = y[:, columns], residual[:, columns], mu[:, columns].mean(axis=0)
-    counts = counts[:, columns]
-    there = np.diff(counts.indptr) > 0
-    counts, y, residual = counts[there], y[there], residual[there]
-    types = profile[:, columns] * platform[columns]
+    counted = sum(np.asarray(part.sum(axis=0), dtype=np.float64).ravel() for part in parts)
+    columns = np.sort(np.argsort(-counted, kind="stable")[:_GENES])
+    base = profile[:, columns]
     phi = np.full(len(columns), dispersion)
-    fit = fit_counts(counts, types, phi)
+    residuals, means, types, kept = [], [], [], []
+    for part, fraction, r in zip(parts, fractions, rows, strict=True):
+        total = np.asarray(part.sum(axis=1), dtype=np.float64).ravel()
+        here = part[:, columns]
+        mu = (fraction[r] * total[:, None]) @ base  # (n, g)
+        factor = _factors(np.asarray(here.sum(axis=0), dtype=np.float64).ravel(), mu.sum(axis=0))
+        mu = np.maximum(mu * factor, 1e-9)
+        residuals.append(np.clip((here.toarray() - mu) / np.sqrt(mu + dispersion * mu**2), -_CLIP, _CLIP))
+        means.append(mu)
+        types.append(base * factor)
+        kept.append(here)
+    residual = np.concatenate(residuals)
     _, vectors = np.linalg.eigh(residual @ residual.T)  # (n, n): fewer spots than genes
     direction = vectors[:, -1] @ residual  # (g,)
     sign = np.sign(((residual @ direction) ** 3).mean()) or 1.0  # a missing type is in some spots, and there it adds
-    start = np.maximum(sign * direction, 0) * np.sqrt(mean)
-    if start.sum() <= 0:
+    other = np.maximum(sign * direction, 0) * np.sqrt(np.concatenate(means).mean(axis=0))
+    if other.sum() <= 0:
         return None
-    start *= types.sum(axis=1).mean() / start.sum()  # on the scale of the types
-    other = _alternate(counts, y, types, phi, start, fit.abundance)
-    return Rest(columns, types, other) if _beyond_chance(counts, types, other, phi, fit.abundance) else None
+    other *= base.sum(axis=1).mean() / other.sum()  # on the scale of the types
+    other = _alternate(kept, types, phi, other)
+    if not _beyond_chance(kept, types, other, phi):
+        return None
+    for _ in range(_REFINED):
+        for i, here in enumerate(kept):
+            x = fit_counts(here, np.vstack([types[i], other + 1e-9]), phi, steps=8).abundance
+            observed = np.asarray(here.sum(axis=0), dtype=np.float64).ravel()
+            left = np.maximum(observed - x[:, -1].sum() * other, _LEAST * observed)
+            types[i] = base * _factors(left, x[:, :-1].sum(axis=0) @ base)
+        other = _alternate(kept, types, phi, other)
+    return Rest(columns, np.stack(types), other)
+
+
+def _factors(observed: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """(g,) platform factors from totals, drawn to 1 by how little their counts say."""
+    log = np.log((observed + 0.5) / (expected + 0.5))
+    return np.exp(log * _SD**2 / (_SD**2 + 1 / (observed + 0.5)))
 
 
 def _beyond_chance(
-    counts: sparse.csr_matrix, types: np.ndarray, other: np.ndarray, phi: np.ndarray, abundance: np.ndarray
+    parts: Sequence[sparse.csr_matrix], types: Sequence[np.ndarray], other: np.ndarray, phi: np.ndarray
 ) -> bool:
     """Whether the profile saves more deviance per number that it costs than is left per number that is free (F above 1).
 
     A further profile always explains something: on sections that hold nothing but the reference's types F is 0.6 to 0.9.
     """
-    alone = fit_deviance(counts, abundance @ types, phi).sum()
-    both = np.vstack([types, other + 1e-9])
-    left = fit_deviance(counts, fit_counts(counts, both, phi).abundance @ both, phi).sum()
-    n, g = counts.shape
-    free = max(n * g - n * len(types) - n - g, 1)
+    alone = left = 0.0
+    n = 0
+    for part, known in zip(parts, types, strict=True):
+        both = np.vstack([known, other + 1e-9])
+        alone += fit_deviance(part, fit_counts(part, known, phi).abundance @ known, phi).sum()
+        left += fit_deviance(part, fit_counts(part, both, phi).abundance @ both, phi).sum()
+        n += part.shape[0]
+    g = len(other)
+    free = max(n * g - n * len(types[0]) - n - g, 1)
     return bool((alone - left) / (n + g) > left / free)
 
 
 def _alternate(
-    counts: sparse.csr_matrix, y: np.ndarray, types: np.ndarray, phi: np.ndarray, other: np.ndarray, start: np.ndarray
+    parts: Sequence[sparse.csr_matrix], types: Sequence[np.ndarray], phi: np.ndarray, other: np.ndarray
 ) -> np.ndarray:
     """The profile after some rounds."""
     scale = other.sum()
-    x = np.column_stack([0.9 * start, 0.1 * start.sum(axis=1)])
+    starts: list[np.ndarray | None] = [None] * len(parts)
     for _ in range(_ROUNDS):
-        both = np.vstack([types, other + 1e-9])
-        x = fit_counts(counts, both, phi, start=x, steps=4).abundance
-        mass = x[:, -1]
-        if mass.sum() <= 0:
+        above, below = np.zeros_like(other), np.zeros_like(other)
+        for i, (part, known) in enumerate(zip(parts, types, strict=True)):
+            both = np.vstack([known, other + 1e-9])
+            x = fit_counts(part, both, phi, start=starts[i], steps=4).abundance
+            starts[i] = x
+            mu = np.maximum(x @ both, 1e-9)
+            weight = 1 / (1 + phi * mu)  # counts above their mean say less where they scatter more
+            above += x[:, -1] @ (weight * part.toarray() / mu)
+            below += x[:, -1] @ weight
+        if not below.any():
             break
-        mu = np.maximum(x @ both, 1e-9)
-        weight = 1 / (1 + phi * mu)  # counts above their mean say less where they scatter more
-        other = other * (mass @ (weight * y / mu)) / np.maximum(mass @ weight, 1e-12)
+        other = other * above / np.maximum(below, 1e-12)
         other *= scale / max(other.sum(), 1e-12)
     return other
 
 
-def rest_share(counts: sparse.csr_matrix, rest: Rest, dispersion: float, fraction: np.ndarray) -> np.ndarray:
-    """Share of the further profile among a block's spots, (n,) float64, 0-1; ``counts`` (n, G) in the section's genes."""
-    part = counts[:, rest.columns]
+def rest_share(
+    counts: sparse.csr_matrix, rest: Rest, library: int, dispersion: float, fraction: np.ndarray
+) -> np.ndarray:
+    """Share of the further profile among spots of a library, (n,) float64, 0-1; ``counts`` (n, G) in the section's genes."""
     total = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
-    both = np.vstack([rest.profile, rest.other + 1e-9])
+    both = np.vstack([rest.profile[library], rest.other + 1e-9])
     start = np.column_stack([0.95 * fraction, np.full(len(fraction), 0.05)]) * total[:, None]
-    x = fit_counts(part, both, np.full(len(rest.columns), dispersion), start=start).abundance
+    phi = np.full(len(rest.columns), dispersion)
+    x = fit_counts(counts[:, rest.columns], both, phi, start=start).abundance
     return x[:, -1] / np.maximum(x.sum(axis=1), 1e-12)

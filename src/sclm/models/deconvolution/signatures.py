@@ -127,7 +127,7 @@ class Reliable(NamedTuple):
 
     profile: np.ndarray  # (K, G) float64, rows sum to 1
     reliability: np.ndarray  # (G,) variance between types over the mean squared standard error; about 1: no difference
-    error: np.ndarray  # (K, G) squared standard error of the mean shares
+    error: np.ndarray  # (K, G) squared standard error of the profile, what drawing together has taken off left out
 
 
 def reliable_profile(signatures: Signatures, genes: np.ndarray, background: float) -> Reliable:
@@ -170,9 +170,11 @@ def reliable_profile(signatures: Signatures, genes: np.ndarray, background: floa
     error = np.maximum(variance / n, np.maximum(share, mean) / counted[:, None])
     between = share.var(axis=0, ddof=1)
     real = np.maximum(between - error.mean(axis=0), 0)
-    kept = mean + (share - mean) * real / (real + error + 1e-30)
+    signal = real / (real + error + 1e-30)  # (K, G)
+    kept = mean + (share - mean) * signal
     kept = np.maximum(kept, 1e-12)
     kept /= kept.sum(axis=1, keepdims=True)
     kept = (kept + background * kept.mean(axis=0)) / (1 + background)
     kept /= kept.sum(axis=1, keepdims=True)
-    return Reliable(kept, between / np.maximum(error.mean(axis=0), 1e-30), error)
+    reliability = between / np.maximum(error.mean(axis=0), 1e-30)
+    return Reliable(kept, reliability, error * signal / (1 + background) ** 2)

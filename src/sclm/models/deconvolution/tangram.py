@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class TangramConfig(MapperConfig):
     """Settings of the gradient descent."""
 
+    max_genes: int = 1000  # the published pipeline takes markers; more genes were slower and no better
     n_epochs: int = 1000  # of Adam, each over all spots of the block
     learning_rate: float = 0.1
     lambda_spot: float = 0.0  # weight of the similarity of each spot's genes, beside that of each gene's spots
