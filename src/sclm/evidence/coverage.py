@@ -24,7 +24,7 @@ MIN_EXPLAINED = 0.02  # median share of the deviance that is explained
 MIN_AGREEMENT = 0.25  # of a type's fraction with its markers
 PRESENT = 0.01  # mean fraction from which on a type is said to be in the section, and its markers are asked
 UNEXPLAINED = 0.2  # share of a spot's counts; above, a type is likely to be missing there
-MAX_SPOTS = 0.05  # share of the spots that may lie above
+MAX_SPOTS = 0.1  # share of the spots that may lie above; with complete references of other studies up to 0.4 do
 _STANDING_OUT = (2, 3.0)  # genes, and their z: a missing type brings genes of its own, a poor fit does not
 _TIED = 0.02  # fractions nearer to each other are one rank: differences between zeros are no order
 _TOP = 20  # genes in the table
@@ -265,14 +265,15 @@ def _words(summary: pd.DataFrame, table: pd.DataFrame, residuals: pd.DataFrame) 
             for name, value in zip(wrong["cell_type"][:10], wrong["agreement"][:10], strict=True)
         )
         found.append(
-            f"The fractions of {len(wrong)} types do not follow their own marker genes (rank correlation below "
-            f"{MIN_AGREEMENT}): {names}. These types may not be in the section; do not read their maps."
+            f"The fractions of {len(wrong)} type{'s' if len(wrong) > 1 else ''} do not follow their own marker genes (rank correlation below "
+            f"{MIN_AGREEMENT}): {names}. They may not be in the section; do not read their maps."
         )
     if not missing:
         genes = ", ".join(residuals["gene"][:_NAMED])
         found.append(
             f"{high:.0%} of the spots have more than {UNEXPLAINED:.0%} of their counts unexplained, expected at most "
-            f"{MAX_SPOTS:.0%}: a cell type may be missing from the reference. Genes in excess there: {genes}."
+            f"{MAX_SPOTS:.0%}: a cell type may be missing from the reference, or its cells are in another state than those of the "
+            f"section. Genes in excess there: {genes}."
         )
     return found
 

@@ -101,9 +101,9 @@ def learn_signatures(source: CellSource, label_key: str) -> tuple[Signatures, Ge
         )
     if few := [f"{str(n)!r} ({c})" for n, c in zip(names, n_cells, strict=True) if c < _FEW]:
         logger.warning(
-            "%d types have fewer than %d reference cells, their profiles are noisy: %s. Merge them with a relative or "
-            "leave them out.",
-            len(few), _FEW, ", ".join(few[:10]),
+            "fewer than %d reference cells make the profiles of these types noisy: %s. Merge them with a relative or leave "
+            "them out.",
+            _FEW, ", ".join(few[:10]),
         )  # fmt: skip
     profile = share / n_cells[:, None]
     variance = np.maximum(square / n_cells[:, None] - profile**2, 0) * (n_cells / np.maximum(n_cells - 1, 1))[:, None]
