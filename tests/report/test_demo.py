@@ -74,13 +74,24 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert metrics.loc["copied_share", "copies"] == 1.0
 
     figures = sorted(path.name for path in (tmp_path / "out" / "figures").iterdir())
-    assert figures == ["agreement.png", "coverage.png", "embedding.png", "generated.png", "reliability.png"]
+    assert figures == [
+        "agreement.png", "coverage.png", "embedding.png", "generated.png", "map.png", "map_written.png", "reliability.png",
+    ]  # fmt: skip
+
+    # A section of held-out cells, mapped with both references: nearer to the truth than any one composition for all spots.
+    section = ad.read_h5ad(tmp_path / "out" / "section.h5ad")
+    assert {"sclm_cell_type_fraction", "from_written", "least_squares"} <= set(section.obsm)
+    assert section.uns["from_written"]["reference"]["kind"] == "generated cells"
+    mapped = pd.read_csv(tmp_path / "out" / "mapping.csv", index_col="method")
+    for name in ("real reference", "written reference"):
+        assert mapped.loc[name, "jsd"] < mapped.loc["mean composition (oracle)", "jsd"] - 0.1
+        assert mapped.loc[name, "pearson_by_type"] > 0.4
 
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     parser = Balanced()
     parser.feed(page)
     assert not parser.open
-    assert len(parser.sources) == 5  # five figures, all inside the file
+    assert len(parser.sources) == 7  # seven figures, all inside the file
     assert all(s.startswith("data:image/png;base64,") for s in parser.sources)
     assert "240 of the 700 cells" in page  # the limits of the data are said
     assert "was not in training: written as its nearest known kind" in page
