@@ -167,7 +167,7 @@ def test_a_bad_reference_is_refused(section: ad.AnnData, reference: ad.AnnData, 
 
 ARGUMENTS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "nothing": ({"reference": None, "label_key": None}, ValueError, r"found none.*reference=.*request=.*model="),
-    "label_key alone": ({"reference": None, "model": "nnls"}, ValueError, "label_key describe a reference"),
+    "label_key alone": ({"reference": None, "model": "nnls"}, ValueError, "label_key describes a reference"),
     "no label_key": ({"label_key": None}, ValueError, r"label_key=.*found None.*cell_type, donor"),
     "misspelt label": ({"label_key": "cell_typ"}, KeyError, "cell_type"),
     "two references": ({"model": "nnls"}, ValueError, r"found reference= and model=.*method="),
@@ -207,7 +207,7 @@ def test_wrong_arguments(section: ad.AnnData, reference: ad.AnnData, case: str) 
 
 
 def test_settings_of_a_reference_without_one(section: ad.AnnData) -> None:
-    with pytest.raises(ValueError, match="reference_layer describe a reference"):
+    with pytest.raises(ValueError, match="reference_layer describes a reference"):
         sclm.tl.map_spatial(section, model="nnls", reference_layer="counts")
 
 

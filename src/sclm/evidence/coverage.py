@@ -227,7 +227,8 @@ def judge_coverage(
     alike = float(_correlations(_ranks(counted[used]), _ranks(predicted[used]))[0])
     typical = float(np.median(explained)) if len(explained) else np.nan
     worst = float(agreement[asked].min()) if asked.any() else np.nan
-    high = float((unexplained > UNEXPLAINED).mean()) if len(unexplained) else np.nan
+    said = unexplained[np.isfinite(unexplained)]
+    high = float((said > UNEXPLAINED).mean()) if len(said) else np.nan
     standing_out = int((residuals["z"] >= _STANDING_OUT[1]).sum()) >= _STANDING_OUT[0]
     missing = high > MAX_SPOTS and standing_out
     # NaN, where a gate cannot be judged, passes

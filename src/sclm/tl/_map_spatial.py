@@ -115,7 +115,7 @@ def map_spatial(
         Name of everything written. The two columns of ``.obs`` are then ``<key_added>_dominant`` and
         ``<key_added>_unexplained``.
     batch_size
-        Spots a block; chosen by memory where None.
+        Spots a block; chosen by memory where None. ``"tangram"`` maps all spots together, whatever is asked.
     seed
         Of the generated cells and of the spots that platform factors are fitted on.
     copy
@@ -197,6 +197,12 @@ def map_spatial(
         reference, label_key, request, model, method, source.genes, n_cells_per_type=n_cells_per_type,
         layer=reference_layer, gene_key=reference_gene_key, seed=seed,
     )  # fmt: skip
+    abilities = getattr(prepared.mapper, "abilities", frozenset({"neighbours", "cells", "platform", "blocks"}))
+    if smooth and "neighbours" not in abilities:
+        family = getattr(prepared.mapper, "family", type(prepared.mapper).__name__)
+        raise ValueError(f"{family!r} does not take neighbours into account, found smooth={smooth}. Leave smooth= out.")
+    if "blocks" not in abilities:
+        batch_size = max(source.n_cells, 1)  # its spots are mapped together
     match = prepared.mapper.match(source.genes)
     logger.info("genes: %s", match.summary())
     shift = {} if prepared.shift is None else {"shift": prepared.shift}
@@ -224,7 +230,7 @@ def map_spatial(
         "method": method,
         "resolution": resolution,
         "smooth": float(smooth),
-        "shift": prepared.shift,
+        "shift": prepared.shift if "platform" in abilities and mapper.resolution == "spot" else None,
         "n_cells_per_type": int(n_cells_per_type) if request is not None else None,
         "label_key": label_key,
         "library_key": library_key,

@@ -70,7 +70,9 @@ def check_roads(
     if reference is None and request is not None:
         given = [name for name in given if name != "label_key"]
     if reference is None and given:
-        raise ValueError(f"{' and '.join(given)} describe a reference, found no reference. Pass reference= as well.")
+        raise ValueError(
+            f"{' and '.join(given)} describe{'s' * (len(given) == 1)} a reference, found no reference. Pass reference= as well."
+        )
     if reference is not None and label_key is None:
         columns = ", ".join(map(str, list(getattr(reference, "obs", pd.DataFrame()).columns)[:20]))
         raise ValueError(
@@ -187,8 +189,7 @@ def _generated(
     flagged = cells.obs["sclm_implausible"].groupby(cells.obs[field].astype(str)).mean()
     if bad := [f"{name!r} ({share:.0%})" for name, share in flagged.items() if share > _FLAGGED]:
         warnings.append(
-            f"More than half of the generated cells of {len(bad)} types are implausible: {', '.join(bad[:10])}. Do not read "
-            "their maps."
+            f"More than half of the generated cells are implausible of: {', '.join(bad[:10])}. Do not read their maps."
         )
         logger.warning("%s", warnings[-1])
     source = read_cells(cells, obs_keys=[field])

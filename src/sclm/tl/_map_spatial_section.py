@@ -171,6 +171,9 @@ def _refuse_several(adata: anndata.AnnData) -> None:
     if not isinstance(images, Mapping) or len(images) < 2:
         return
     names = sorted(map(str, images))
+    # A subset of several sections keeps the images of all of them: one of them is named by a column.
+    if any(c in obs and len(found := _distinct(obs[c])) == 1 and found[0] in names for c in (*_LIBRARY_COLUMNS, named)):
+        return
     fitting = [c for c in obs.columns if len(found := _distinct(obs[c])) > 1 and set(found) <= set(names)]
     likely = fitting or [c for c in _LIBRARY_COLUMNS if c in obs]
     advice = f"library_key={likely[0]!r}" if likely else "library_key= naming the column of .obs that tells them apart"

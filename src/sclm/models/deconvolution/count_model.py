@@ -92,7 +92,7 @@ def fit_counts(
             new = (new + x[active]) / 2
         moved = np.abs(new - x[active]).max(axis=1) / np.maximum(new.max(axis=1), 1e-12)
         x[active] = new
-        information[active] = packed
+        information[active] = packed / (1 + share[active, None])  # of the spot's own counts: a prior is no observation
         active = active[moved > TOL]
         if len(active) == 0:
             break

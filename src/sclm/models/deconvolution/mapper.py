@@ -43,6 +43,10 @@ class SignatureMapper(Family, abc.ABC):
     """A method that explains spots by the mean profiles of a reference's types."""
 
     Config: ClassVar[Any] = MapperConfig
+    reads_streams: ClassVar[bool] = True  # sclm.train may hand it several AnnData
+    #: What the method can do, of ``"neighbours"`` (takes a prior), ``"cells"`` (knows sections of single cells), ``"platform"``
+    #: (has platform factors, to which ``shift`` applies), ``"blocks"`` (maps a spot without the others of its section).
+    abilities: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self, config: Any, vocabulary: GeneVocabulary, signatures: Signatures, card: dict[str, Any] | None = None
@@ -104,6 +108,15 @@ class SignatureMapper(Family, abc.ABC):
                 f"({match.summary()}). Use a reference with whole transcriptomes, or pass gene_key=."
             )
         return match
+
+    def check(self, resolution: str, shift: float | None) -> None:
+        """Refuse arguments of :meth:`adapt` that are out of range, or that this method cannot heed."""
+        if resolution not in RESOLUTIONS:
+            raise ValueError(f"resolution must be one of {RESOLUTIONS}, found {resolution!r}.")
+        if resolution == "cell" and "cells" not in self.abilities:
+            raise ValueError(f"{self.family!r} does not know sections of single cells. Use method='deconvolution'.")
+        if shift is not None and not shift > 0:
+            raise ValueError(f"shift must be above 0, found {shift}.")
 
     @abc.abstractmethod
     def adapt(

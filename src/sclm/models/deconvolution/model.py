@@ -10,10 +10,10 @@ import numpy as np
 
 from sclm.models.deconvolution.count_model import block_size, fit_counts, fit_deviance
 from sclm.models.deconvolution.errors import fraction_errors
-from sclm.models.deconvolution.mapper import RESOLUTIONS, Look, MapperConfig, SignatureMapper, blocks_of, look_at
+from sclm.models.deconvolution.mapper import Look, MapperConfig, SignatureMapper, blocks_of, look_at
 from sclm.models.deconvolution.platform import platform_factors
 from sclm.models.deconvolution.posterior import CellLook
-from sclm.models.deconvolution.rest import Rest, learn_rest, rest_share
+from sclm.models.deconvolution.rest import FEWEST_SPOTS, Rest, learn_rest, rest_share
 from sclm.models.deconvolution.signatures import reliable_profile
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class Deconvolution(SignatureMapper):
     """
 
     family = "deconvolution"
+    abilities = frozenset({"neighbours", "cells", "platform", "blocks"})
     Config = DeconvolutionConfig
 
     def adapt(
@@ -115,10 +116,7 @@ class Deconvolution(SignatureMapper):
         ValueError
             If the genes do not overlap, or an argument is out of range.
         """
-        if resolution not in RESOLUTIONS:
-            raise ValueError(f"resolution must be one of {RESOLUTIONS}, found {resolution!r}.")
-        if shift is not None and not shift > 0:
-            raise ValueError(f"shift must be above 0, found {shift}.")
+        self.check(resolution, shift)
         gene_rows, libraries, samples = look_at(self, spots, library_key, seed)
         median = float(np.median(np.concatenate([np.asarray(s.sum(axis=1)).ravel() for s in samples])))
         if resolution == "auto":
@@ -150,6 +148,7 @@ class CountLook(Look):
             for columns in gene_sets(self.profile, reliable.reliability, model.config)
         ]
         self.rest: Rest | None = None
+        self._unseen = np.nan
         self._modules: dict[tuple[int, int], Any] = {}  # of the torch engine: by gene set and library
 
     def _view(self, columns: np.ndarray, error: np.ndarray) -> View:
@@ -180,6 +179,8 @@ class CountLook(Look):
         few = [s[:: max(1, s.shape[0] // _REST_SPOTS)] for s in samples]
         fractions = [self._fit(c, np.full(c.shape[0], i), None).fraction for i, c in enumerate(few)]
         self.rest = learn_rest(few, fractions, self.profile, config.dispersion)
+        # 0: a further profile explains no more than chance. NaN: too few spots to learn one from.
+        self._unseen = 0.0 if sum(c.shape[0] for c in few) >= FEWEST_SPOTS else np.nan
 
     def map(self, cells: Cells, *, prior: np.ndarray | None = None) -> Mapping:
         """Types of a block of spots.
@@ -198,7 +199,7 @@ class CountLook(Look):
         found = self._fit(counts, library, prior)
         scale = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
         n = counts.shape[0]
-        unexplained, explained = np.zeros(n), np.full(n, np.nan)
+        unexplained, explained = np.full(n, self._unseen), np.full(n, np.nan)
         phi = np.full(len(self.genes), config.dispersion)
         mean = self.profile.mean(axis=0)
         for rows, which in blocks_of(counts, library, block_size(len(self.genes))):

@@ -122,7 +122,9 @@ class CountModule(pl.LightningModule):
             if step >= HALVED_AFTER:
                 new = (new + now) / 2
             moved = (new - now).abs().amax(dim=1) / new.amax(dim=1).clamp_min(1e-12)
-            x[active], information[active] = new, packed
+            x[active] = new
+            own = packed if weight_of_prior is None else packed / (1 + weight_of_prior[active, None])
+            information[active] = own  # of the spot's own counts: a prior is no observation
             active = active[moved > TOL]
             if not len(active):
                 break

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sclm.models.deconvolution.least_squares import solve, triangle
-from sclm.models.deconvolution.mapper import RESOLUTIONS, Look, MapperConfig, SignatureMapper, look_at
+from sclm.models.deconvolution.mapper import Look, MapperConfig, SignatureMapper, look_at
 
 if TYPE_CHECKING:
     from sclm.cells import Cells, CellSource
@@ -24,10 +24,11 @@ class NNLS(SignatureMapper):
     """Non-negative least squares of a spot's counts on the types' mean counts (Lawson & Hanson 1974): a baseline.
 
     Minimises ‖y - Sx‖² over x ≥ 0 for each spot, with S the mean counts a cell of each type. Genes with most counts decide;
-    no platform factors, no count noise.
+    no platform factors, no count noise. ``unexplained`` is the shortfall of the fitted counts, which is small whatever is missing.
     """
 
     family = "nnls"
+    abilities = frozenset({"blocks"})
     Config = NNLSConfig
 
     def adapt(
@@ -40,8 +41,7 @@ class NNLS(SignatureMapper):
         seed: int = 0,
     ) -> NNLSLook:
         """Choose the genes that both have counted; ``shift`` and ``resolution`` change nothing here."""
-        if resolution not in RESOLUTIONS:
-            raise ValueError(f"resolution must be one of {RESOLUTIONS}, found {resolution!r}.")
+        self.check(resolution, shift)
         gene_rows, libraries, _ = look_at(self, spots, library_key, seed)
         return NNLSLook(self, spots.genes, gene_rows, libraries, library_key)
 

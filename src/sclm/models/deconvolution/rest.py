@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _ROUNDS = 12  # of the profile
 _REFINED = 3  # times that the platform factors are found anew without what the profile explains
 _SPOTS = 400  # that teach the profile
-_FEWEST_SPOTS = 10
+FEWEST_SPOTS = 10  # below, nothing can be said of what is unexplained
 _GENES = 1000  # with most counts
 _CLIP = 5.0  # residuals, so that no single spot decides
 _SD = 0.3  # of the log by which a gene may be counted more than in the reference
@@ -60,7 +60,7 @@ def learn_rest(
     each = max(_SPOTS // len(samples), 50)
     rows = [np.arange(0, c.shape[0], max(1, c.shape[0] // each))[:each] for c in samples]
     parts = [c[r] for c, r in zip(samples, rows, strict=True)]
-    if sum(part.shape[0] for part in parts) < _FEWEST_SPOTS:
+    if sum(part.shape[0] for part in parts) < FEWEST_SPOTS:
         return None
     counted = sum(np.asarray(part.sum(axis=0), dtype=np.float64).ravel() for part in parts)
     columns = np.sort(np.argsort(-counted, kind="stable")[:_GENES])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sclm.models.deconvolution.mapper import RESOLUTIONS, Look, MapperConfig, SignatureMapper, look_at
+from sclm.models.deconvolution.mapper import Look, MapperConfig, SignatureMapper, look_at
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,8 +69,7 @@ class Tangram(SignatureMapper):
 
         ``seed`` also draws the point from which the descent begins.
         """
-        if resolution not in RESOLUTIONS:
-            raise ValueError(f"resolution must be one of {RESOLUTIONS}, found {resolution!r}.")
+        self.check(resolution, shift)
         gene_rows, libraries, _ = look_at(self, spots, library_key, seed)
         return TangramLook(self, spots.genes, gene_rows, libraries, library_key, seed=seed)
 
