@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from scipy import sparse
 
-_ROUNDS = 12  # of the profile
+_ROUNDS, _MORE_ROUNDS = 12, 6  # of the profile at first, and each time that the factors were found anew
 _REFINED = 3  # times that the platform factors are found anew without what the profile explains
 _SPOTS = 400  # that teach the profile
 FEWEST_SPOTS = 10  # below, nothing can be said of what is unexplained
@@ -85,7 +85,7 @@ def learn_rest(
     if other.sum() <= 0:
         return None
     other *= base.sum(axis=1).mean() / other.sum()  # on the scale of the types
-    other = _alternate(kept, types, phi, other)
+    other = _alternate(kept, types, phi, other, _ROUNDS)
     if not _beyond_chance(kept, types, other, phi):
         return None
     for _ in range(_REFINED):
@@ -94,7 +94,7 @@ def learn_rest(
             observed = np.asarray(here.sum(axis=0), dtype=np.float64).ravel()
             left = np.maximum(observed - x[:, -1].sum() * other, _LEAST * observed)
             types[i] = base * _factors(left, x[:, :-1].sum(axis=0) @ base)
-        other = _alternate(kept, types, phi, other)
+        other = _alternate(kept, types, phi, other, _MORE_ROUNDS)
     return Rest(columns, np.stack(types), other)
 
 
@@ -124,12 +124,12 @@ def _beyond_chance(
 
 
 def _alternate(
-    parts: Sequence[sparse.csr_matrix], types: Sequence[np.ndarray], phi: np.ndarray, other: np.ndarray
+    parts: Sequence[sparse.csr_matrix], types: Sequence[np.ndarray], phi: np.ndarray, other: np.ndarray, rounds: int
 ) -> np.ndarray:
     """The profile after some rounds."""
     scale = other.sum()
     starts: list[np.ndarray | None] = [None] * len(parts)
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         above, below = np.zeros_like(other), np.zeros_like(other)
         for i, (part, known) in enumerate(zip(parts, types, strict=True)):
             both = np.vstack([known, other + 1e-9])
