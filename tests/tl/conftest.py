@@ -1,4 +1,4 @@
-"""A model that writes cells, small enough to be trained in seconds."""
+"""A model that writes cells, small enough to be trained in seconds, and a section to map."""
 
 from __future__ import annotations
 
@@ -40,3 +40,14 @@ def cohort(simulate: Callable[..., anndata.AnnData]) -> anndata.AnnData:
 def pgl(cohort: anndata.AnnData) -> Family:
     """Knows cell_type, condition and donor_id. Tests must not change it."""
     return sclm.train("pgl", cohort, obs_keys=["cell_type", "condition", "donor_id"], seed=0, **SMALLEST)
+
+
+@pytest.fixture(scope="module")
+def whole(simulate: Callable[..., anndata.AnnData]) -> anndata.AnnData:
+    """A section mixed from cells that the reference does not hold. Tests must not change it."""
+    return sclm.datasets.simulate_section(simulate(400, seed=5), "cell_type", n_spots=90, cells_per_spot=5, seed=1)
+
+
+@pytest.fixture
+def section(whole: anndata.AnnData) -> anndata.AnnData:
+    return whole.copy()
