@@ -61,16 +61,11 @@ def map_section(
     )
     say(f"a section of {section.n_obs} spots is made of {held_out.n_obs} held-out cells and mapped three times …")
     seconds = {}
-    request = pd.concat(
-        [
-            tl.request(_PER_TYPE, tissue="blood", disease="normal", cell_type=name)
-            for name in sorted(reference.obs["cell_type"].astype(str).unique())
-        ],
-        ignore_index=True,
-    )
+    types = sorted(reference.obs["cell_type"].astype(str).unique())
+    request = tl.request(tissue="blood", disease="normal", cell_type=types)
     ways: dict[str, dict[str, Any]] = {
         _REAL: {"reference": reference, "label_key": "cell_type"},
-        _WRITTEN: {"request": request, "model": model},
+        _WRITTEN: {"request": request, "model": model, "n_cells_per_type": _PER_TYPE},
         _LEAST: {"reference": reference, "label_key": "cell_type", "method": "nnls"},
     }
     for name, how in ways.items():
@@ -82,8 +77,10 @@ def map_section(
         index=section.obs_names,
         columns=list(section.uns["simulation"]["categories"]),
     )
-    maps = {name: _fractions(section, key) for name, key in _KEYS.items()}
-    scores = mapping.compare(truth, {n: m.reindex(columns=truth.columns, fill_value=0.0) for n, m in maps.items()})
+    maps = {
+        name: _fractions(section, key).reindex(columns=truth.columns, fill_value=0.0) for name, key in _KEYS.items()
+    }
+    scores = mapping.compare(truth, maps)
     table = scores.set_index("method")[["jsd", "rmse", "pearson_by_type", "pearson_by_spot"]]
     table["seconds"] = [seconds.get(name, np.nan) for name in table.index]
     say("\n" + table.round(3).to_string() + "\n")
@@ -91,10 +88,7 @@ def map_section(
     files = {"section": out / "section.h5ad", "mapping": out / "mapping.csv"}
     section.write_h5ad(files["section"])
     scores.to_csv(files["mapping"], index=False)
-    both = (
-        maps[_REAL].reindex(columns=truth.columns, fill_value=0.0),
-        maps[_WRITTEN].reindex(columns=truth.columns, fill_value=0.0),
-    )
+    both = maps[_REAL], maps[_WRITTEN]
     agreement = pd.DataFrame(
         {
             "true share": truth.mean().to_numpy(),

@@ -81,6 +81,7 @@ def fit_counts(
         y = observed if len(active) == n else observed[active]
         weight, weighted = _weights(y, x[active].astype(np.float32) @ signature.T, phi)
         packed = (weight @ pairs).astype(np.float64)  # (a, K(K+1)/2)
+        information[active] = packed  # of the spot's own counts: a prior is no observation
         linear = (weighted @ signature).astype(np.float64)  # (a, K)
         if prior is not None:
             whole = np.zeros((len(active), k, k))  # (a, K, K)
@@ -92,7 +93,6 @@ def fit_counts(
             new = (new + x[active]) / 2
         moved = np.abs(new - x[active]).max(axis=1) / np.maximum(new.max(axis=1), 1e-12)
         x[active] = new
-        information[active] = packed / (1 + share[active, None])  # of the spot's own counts: a prior is no observation
         active = active[moved > TOL]
         if len(active) == 0:
             break

@@ -118,7 +118,6 @@ class SignatureMapper(Family, abc.ABC):
         if shift is not None and not shift > 0:
             raise ValueError(f"shift must be above 0, found {shift}.")
 
-    @abc.abstractmethod
     def adapt(
         self,
         spots: CellSource,
@@ -128,7 +127,20 @@ class SignatureMapper(Family, abc.ABC):
         shift: float | None = None,
         seed: int = 0,
     ) -> Any:
-        """Look at the section: genes that are used, platform factors, resolution."""
+        """Look at the section: here, choose the genes that both have counted.
+
+        ``shift`` and ``resolution`` change nothing for methods without the abilities that they belong to; ``seed`` draws the
+        point from which a descent begins.
+        """
+        self.check(resolution, shift)
+        gene_rows, libraries, _ = look_at(self, spots, library_key, seed)
+        return self._look(spots.genes, gene_rows, libraries, library_key, seed)
+
+    def _look(
+        self, genes: pd.Index, gene_rows: np.ndarray, libraries: list[str], library_key: str | None, seed: int
+    ) -> Any:
+        """What a method keeps of a section; needed where :meth:`adapt` is not its own."""
+        raise NotImplementedError(f"{type(self).__name__} needs a _look, or an adapt of its own.")
 
     # Checkpoint -----------------------------------------------------------------------------------------------------
 

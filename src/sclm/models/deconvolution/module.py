@@ -113,6 +113,7 @@ class CountModule(pl.LightningModule):
             mu = (now.float() @ signature.T).clamp_min(1e-9)  # (a, G)
             weight = 1 / (mu + self.phi * mu * mu)
             packed = (weight @ pairs).double()  # (a, T)
+            information[active] = packed  # of the spot's own counts: a prior is no observation
             linear = ((weight * y) @ signature).double()  # (a, K)
             if weight_of_prior is not None and mean is not None:
                 share = weight_of_prior[active, None]  # (a, 1)
@@ -123,8 +124,6 @@ class CountModule(pl.LightningModule):
                 new = (new + now) / 2
             moved = (new - now).abs().amax(dim=1) / new.amax(dim=1).clamp_min(1e-12)
             x[active] = new
-            own = packed if weight_of_prior is None else packed / (1 + weight_of_prior[active, None])
-            information[active] = own  # of the spot's own counts: a prior is no observation
             active = active[moved > TOL]
             if not len(active):
                 break

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sclm.models.deconvolution.least_squares import solve, triangle
-from sclm.models.deconvolution.mapper import Look, MapperConfig, SignatureMapper, look_at
+from sclm.models.deconvolution.mapper import Look, SignatureMapper
 
 if TYPE_CHECKING:
-    from sclm.cells import Cells, CellSource
+    import pandas as pd
+
+    from sclm.cells import Cells
     from sclm.models.contract import Mapping
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class NNLSConfig(MapperConfig):
-    """Settings of plain least squares."""
 
 
 class NNLS(SignatureMapper):
@@ -29,21 +25,11 @@ class NNLS(SignatureMapper):
 
     family = "nnls"
     abilities = frozenset({"blocks"})
-    Config = NNLSConfig
 
-    def adapt(
-        self,
-        spots: CellSource,
-        *,
-        library_key: str | None = None,
-        resolution: str = "auto",
-        shift: float | None = None,
-        seed: int = 0,
+    def _look(
+        self, genes: pd.Index, gene_rows: np.ndarray, libraries: list[str], library_key: str | None, seed: int
     ) -> NNLSLook:
-        """Choose the genes that both have counted; ``shift`` and ``resolution`` change nothing here."""
-        self.check(resolution, shift)
-        gene_rows, libraries, _ = look_at(self, spots, library_key, seed)
-        return NNLSLook(self, spots.genes, gene_rows, libraries, library_key)
+        return NNLSLook(self, genes, gene_rows, libraries, library_key)
 
 
 class NNLSLook(Look):
@@ -52,9 +38,9 @@ class NNLSLook(Look):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._signature = self.profile * self.depth[:, None]  # (K, G) mean counts a cell
-        gram = self._signature @ self._signature.T
-        self._inverse = np.linalg.pinv(gram)
-        self._packed = gram[triangle(len(gram))][None, :]  # (1, K(K+1)/2)
+        self._gram = self._signature @ self._signature.T
+        self._inverse = np.linalg.pinv(self._gram)
+        self._packed = self._gram[triangle(len(self._gram))][None, :]  # (1, K(K+1)/2)
 
     def map(self, cells: Cells, *, prior: np.ndarray | None = None) -> Mapping:
         """Types of a block of spots; ``prior`` is not used."""
@@ -63,7 +49,7 @@ class NNLSLook(Look):
         found = solve(self._packed, linear, np.zeros_like(linear), 500, 1e-6)  # (n, K) cells
         # ‖y - Sx‖² without making y dense
         squares = np.asarray(counts.multiply(counts).sum(axis=1)).ravel()
-        gram_x = found @ (self._signature @ self._signature.T)
+        gram_x = found @ self._gram
         left = np.maximum(squares - 2 * (found * linear).sum(axis=1) + (found * gram_x).sum(axis=1), 0)
         flat = self._signature.mean(axis=0)
         alone = (counts @ flat) / (flat @ flat)  # the best multiple of the mean profile

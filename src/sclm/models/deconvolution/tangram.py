@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sclm.models.deconvolution.mapper import Look, MapperConfig, SignatureMapper, look_at
+from sclm.models.deconvolution.mapper import Look, MapperConfig, SignatureMapper
 
 if TYPE_CHECKING:
     import pandas as pd
     from scipy import sparse
 
-    from sclm.cells import Cells, CellSource
+    from sclm.cells import Cells
     from sclm.models.contract import Mapping
 
 
@@ -56,22 +56,10 @@ class Tangram(SignatureMapper):
     family = "tangram"
     Config = TangramConfig
 
-    def adapt(
-        self,
-        spots: CellSource,
-        *,
-        library_key: str | None = None,
-        resolution: str = "auto",
-        shift: float | None = None,
-        seed: int = 0,
+    def _look(
+        self, genes: pd.Index, gene_rows: np.ndarray, libraries: list[str], library_key: str | None, seed: int
     ) -> TangramLook:
-        """Choose the genes that both have counted; ``shift`` and ``resolution`` change nothing here.
-
-        ``seed`` also draws the point from which the descent begins.
-        """
-        self.check(resolution, shift)
-        gene_rows, libraries, _ = look_at(self, spots, library_key, seed)
-        return TangramLook(self, spots.genes, gene_rows, libraries, library_key, seed=seed)
+        return TangramLook(self, genes, gene_rows, libraries, library_key, seed=seed)
 
 
 class TangramLook(Look):
