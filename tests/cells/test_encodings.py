@@ -10,6 +10,8 @@ import pytest
 import scipy.sparse as sp
 
 from sclm.cells import Ragged, bin_values, count_levels, log_normalise
+from sclm.cells.bins import bin_bounds
+from sclm.cells.hashes import cell_hashes, gene_hashes
 from sclm.cells.levels import COUNT_EDGES
 
 GOLDEN = Path(os.environ.get("SCLM_REAL_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")).parent / "golden"
@@ -64,7 +66,91 @@ def test_bins_are_those_of_scgpt() -> None:
             found = bin_values(x, 51)
             np.testing.assert_array_equal(found, golden[f"{name}_hi"])
             np.testing.assert_array_equal(found, golden[f"{name}_digits_one"])
-            assert (golden[f"{name}_lo_exclusive"] <= found).all()
+            lower, upper = bin_bounds(x, 51)
+            np.testing.assert_array_equal(lower, golden[f"{name}_lo_exclusive"])
+            np.testing.assert_array_equal(upper, found)
+            spread = bin_values(x, 51, ties="spread", seed=3)
+            assert ((spread > lower) | (lower == upper)).all()
+            assert (spread <= upper).all()
+            if name == "tiefree":
+                np.testing.assert_array_equal(spread, golden["tiefree_digits_seed0"])
+
+
+@pytest.mark.parity
+def test_normalising_and_binning_are_scgpts_preprocessor() -> None:
+    folder = GOLDEN / "scgpt"
+    if not (folder / "binning.npz").exists():
+        pytest.skip("no stored outputs of scGPT beside SCLM_REAL_DATA")
+    with (
+        np.load(folder / "inputs.npz", allow_pickle=False) as inputs,
+        np.load(folder / "binning.npz", allow_pickle=False) as golden,
+    ):
+        for prefix, name in (("pre_", "counts"), ("pre_tiefree_", "tiefree")):
+            x = log_normalise(sp.csr_matrix(inputs[name][:, inputs["in_vocab"]].astype(np.float32)))
+            np.testing.assert_allclose(x.toarray(), golden[f"{prefix}X_log1p"], rtol=3e-6)
+            theirs = golden[f"{prefix}X_binned" + ("_seed0" if name == "counts" else "")]
+            # on their own log-normalised values, whose last bits differ from ours
+            x = sp.csr_matrix(golden[f"{prefix}X_log1p"])
+            lower, upper = bin_bounds(x, 51)
+            found = theirs[x.nonzero()]
+            if name == "tiefree":
+                np.testing.assert_array_equal(upper, found)
+            else:
+                assert ((lower < found) | (lower == upper)).all()
+                assert (found <= upper).all()
+
+
+def test_ties_are_spread_evenly_over_the_bins_that_they_cover() -> None:
+    x = poisson(5, n=400, g=300)
+    lower, upper = bin_bounds(x)
+    found = bin_values(x, ties="spread", seed=1)
+    wide = upper - lower >= 10
+    place = ((found - lower - 0.5)[wide]) / (upper - lower)[wide]
+    assert wide.sum() > 10_000
+    np.testing.assert_allclose(np.histogram(place, 5, (0, 1))[0] / place.size, 0.2, atol=0.012)
+    assert abs(np.corrcoef(place[:-1], place[1:])[0, 1]) < 0.02
+    assert (bin_values(x, ties="spread", seed=2) != found).mean() > 0.5
+    np.testing.assert_array_equal(bin_values(x, ties="spread", seed=1), found)
+    untied = x.copy()
+    untied.data += np.linspace(-0.4, 0.4, x.nnz, dtype=np.float32)  # no two equal
+    np.testing.assert_array_equal(bin_values(untied, ties="spread"), bin_values(untied))
+
+
+def test_spread_ties_depend_on_the_cell_alone() -> None:
+    x = poisson(6)
+    found = sp.csr_matrix((bin_values(x, ties="spread", seed=1), x.indices, x.indptr), x.shape).toarray()
+    rows = np.random.default_rng(1).permutation(x.shape[0])[:11]
+    some = x[rows].copy()
+    some = sp.csr_matrix((bin_values(some, ties="spread", seed=1), some.indices, some.indptr), some.shape)
+    np.testing.assert_array_equal(some.toarray(), found[rows])
+    # the order in which a cell's genes are stored is no property of the cell
+    turned = x.copy()
+    for i in range(x.shape[0]):
+        part = slice(x.indptr[i], x.indptr[i + 1])
+        turned.indices[part], turned.data[part] = x.indices[part][::-1], x.data[part][::-1]
+    assert not turned.has_canonical_format
+    binned = sp.csr_matrix((bin_values(turned, ties="spread", seed=1), turned.indices, turned.indptr), x.shape)
+    np.testing.assert_array_equal(binned.toarray(), found)
+
+
+def test_hashes_of_cells() -> None:
+    x = poisson(7, n=2000)
+    keys = cell_hashes(x, 5)
+    assert keys.dtype == np.uint64
+    assert np.unique(keys).size == np.unique(x.toarray(), axis=0).shape[0]
+    bits = np.unpackbits(keys.view(np.uint8)).reshape(-1, 64)
+    np.testing.assert_allclose(bits.mean(axis=0), 0.5, atol=0.06)
+    assert not (cell_hashes(x, 6) == keys).any()
+    first = gene_hashes(x)[x.indptr[5] : x.indptr[6]]
+    np.testing.assert_array_equal(gene_hashes(x[5:6]), first)
+    assert np.unique(first).size == first.size
+    with pytest.raises(ValueError, match=r"seed must lie between 0 and 2\*\*64 - 1, found -1"):
+        cell_hashes(x, -1)
+
+
+def test_bins_refuse_unknown_ties() -> None:
+    with pytest.raises(ValueError, match="ties must be 'upper' or 'spread', found 'lower'"):
+        bin_values(poisson(0), ties="lower")
 
 
 def test_levels() -> None:
