@@ -94,3 +94,19 @@ def ontology():
     from sclm.knowledge import Ontology
 
     return Ontology.load("cl")
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder with stored outputs of the original implementations; beside the real data, or the test is skipped."""
+    data = Path(os.environ.get("SCLM_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    folder = data.parent / "golden"
+    if not folder.is_dir():
+        pytest.skip("no stored outputs of original implementations beside SCLM_REAL_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Converted checkpoints go to a folder of the test run, not to the user's cache."""
+    os.environ.setdefault("SCLM_DATA_DIR", str(tmp_path_factory.mktemp("sclm-cache")))

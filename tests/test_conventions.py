@@ -274,7 +274,8 @@ def test_no_global_random_state(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=path_id)
 def test_no_pickle(path: Path) -> None:
-    """A file from elsewhere must not be able to run code."""
+    """A file from elsewhere must not be able to run code; one reader, of an allow-list, has tests of its own."""
+    allowed = {"pickle"} if path_id(path) == "models/restricted_pickle.py" else set()
     imported = set()
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
@@ -287,7 +288,7 @@ def test_no_pickle(path: Path) -> None:
             assert options.get("allow_pickle", "False") == "False", f"line {node.lineno}"
             assert not name.endswith("read_pickle"), f"line {node.lineno}"
             assert name != "torch.load" or options.get("weights_only") == "True", f"line {node.lineno}"
-    assert not imported & {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+    assert not imported & {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"} - allowed
 
 
 SIDE_EFFECTS = re.compile(

@@ -66,6 +66,7 @@ def require_overlap(
     min_share: float = 0.2,
     owner: str = "model",
     advice: str = "",
+    of: str = "model",
 ) -> None:
     """Refuse, with the reason, data whose genes hardly meet the vocabulary.
 
@@ -78,22 +79,28 @@ def require_overlap(
     match
         What ``vocabulary.match(names)`` found.
     min_share
-        Least share of the vocabulary's genes that the data must hold, 0–1.
+        Least share of the vocabulary's genes that the data must hold, 0–1; with ``of="data"`` of the data's genes that the
+        vocabulary must hold.
     owner
         Whose vocabulary it is, for the message.
     advice
         A last sentence of the message.
+    of
+        Whose genes are counted: ``"model"`` or ``"data"``.
 
     Raises
     ------
     ValueError
         Fewer genes in common, with the likely cause (another species, another kind of identifier, a panel).
     """
-    if match.matched >= max(1.0, min_share * match.in_model):
+    found, total = (int((match.ids >= 0).sum()), match.in_data) if of == "data" else (match.matched, match.in_model)
+    if found >= max(1.0, min_share * total):
         return
-    share = match.matched / max(1, match.in_model)
+    rule = (
+        f"of the data's genes must be in the {owner}" if of == "data" else f"of the {owner}'s genes must be in the data"
+    )
     msg = (
-        f"at least {min_share:.0%} of the {owner}'s genes must be in the data, found {share:.1%} ({match.summary()}): "
+        f"at least {min_share:.0%} {rule}, found {found / max(1, total):.1%} ({match.summary()}): "
         f"{_reason([str(name) for name in names], vocabulary, owner)}"
     )
     raise ValueError(f"{msg} {advice}" if advice else msg)

@@ -93,8 +93,9 @@ def load(model: str | Path | Family) -> Family:
     Parameters
     ----------
     model
-        A model object (returned as it is), a folder written by ``model.save()``, the name of a published checkpoint, or
-        ``"hf:organisation/name"`` with an optional ``@revision``.
+        A model object (returned as it is), a folder written by ``model.save()``, the name of a published checkpoint,
+        ``"hf:organisation/name"`` with an optional ``@revision``, or a folder or file as the original authors publish it (scGPT,
+        Geneformer, scTranslator), which is converted once and kept: see :func:`sclm.models.foreign.load_foreign`.
 
     Returns
     -------
@@ -116,7 +117,8 @@ def load(model: str | Path | Family) -> Family:
     FileNotFoundError: No model 'no-such-model': it is no folder, ...
     """
     from sclm.models.family import Family as Base
-    from sclm.models.family import read_config
+    from sclm.models.family import is_checkpoint, read_config
+    from sclm.models.foreign import explain, load_foreign, recognise
 
     if isinstance(model, Base):
         return model
@@ -125,7 +127,7 @@ def load(model: str | Path | Family) -> Family:
     name = str(model)
     if name in PUBLISHED or name.startswith("hf:"):
         folder = download(name)
-    elif Path(name).is_dir():
+    elif Path(name).exists():
         folder = Path(name)
     elif name in FAMILIES:
         names = not hasattr(family_class(name), "generate")
@@ -143,6 +145,11 @@ def load(model: str | Path | Family) -> Family:
             f"No model {name!r}: it is no folder, no published checkpoint and no 'hf:organisation/name'.{hint} "
             "sclm.models.available() lists the names."
         )
+    if not is_checkpoint(folder):
+        foreign = recognise(folder)
+        if foreign is None:
+            raise ValueError(f"{folder} is no checkpoint that sclm reads. {explain(folder)}")
+        return load_foreign(folder, foreign)
     config = read_config(folder)
     if config["family"] not in FAMILIES:
         raise ValueError(
@@ -158,6 +165,7 @@ def train(
     label_key: str | None = None,
     batch_key: str | None = None,
     obs_keys: Sequence[str] = (),
+    perturbation_key: str | None = None,
     layer: str | None = None,
     gene_key: str | None = None,
     seed: int = 0,
@@ -179,6 +187,8 @@ def train(
         confidence is honest about cells of a donor that the model has not seen.
     obs_keys
         Further columns of ``.obs`` that the family reads.
+    perturbation_key
+        Column of ``.obs`` with the perturbed genes (``"JAK2"``, ``"JAK2+STAT1"``, the control's name), for models of responses.
     layer
         Layer with the raw counts; ``.X`` where None.
     gene_key
@@ -212,9 +222,10 @@ def train(
 
     cls = family_class(family_name)
     obs_keys = [obs_keys] if isinstance(obs_keys, str) else obs_keys
-    columns = list(dict.fromkeys([k for k in (label_key, batch_key) if k is not None] + list(obs_keys)))
+    named = {"label_key": label_key, "batch_key": batch_key, "perturbation_key": perturbation_key}
+    columns = list(dict.fromkeys([k for k in named.values() if k is not None] + list(obs_keys)))
     # Only what was given is passed on: a family that does not know an argument refuses it by name.
-    given = {"label_key": label_key, "batch_key": batch_key, "obs_keys": tuple(obs_keys) or None}
+    given = {**named, "obs_keys": tuple(obs_keys) or None}
     options |= {k: v for k, v in given.items() if v is not None}
     if isinstance(adata, list | tuple):
         if not getattr(cls, "reads_streams", False):

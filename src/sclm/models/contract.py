@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     import pandas as pd
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sclm.cells import Cells, CellSource, GeneMatch
     from sclm.evidence import PlausibilityGuard
 
-VERBS = ("annotate", "generate", "log_likelihood", "map")
+VERBS = ("annotate", "generate", "log_likelihood", "map", "embed", "perturb", "respond", "translate")
 
 
 class Annotation(NamedTuple):
@@ -207,4 +207,61 @@ class SpatialMapper(Protocol):
         seed: int = 0,
     ) -> SectionMapper:
         """Look at the section: genes that are used, platform factors, resolution."""
+        ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A model that gives each cell a vector."""
+
+    def match(self, genes: pd.Index) -> GeneMatch:
+        """Overlap of the data's genes with the model's, before any work; raises where it is too small."""
+        ...
+
+    def embed(
+        self, cells: Cells, *, hidden_layer: int | None = None, pooling: str | None = None, seed: int = 0
+    ) -> np.ndarray:
+        """Vectors (n_cells, width) float32 in the order of the cells; NaN for cells without genes of the model."""
+        ...
+
+
+@runtime_checkable
+class Perturber(Protocol):
+    """A model that moves cells in silico."""
+
+    def perturb(
+        self,
+        cells: Cells,
+        perturbations: Sequence[Sequence[str]],
+        *,
+        kind: str = "delete",
+        states: dict[str, np.ndarray] | None = None,
+        hidden_layer: int | None = None,
+        pooling: str | None = None,
+        seed: int = 0,
+        progress: Callable[[int], None] | None = None,
+    ) -> pd.DataFrame:
+        """One row for each cell and perturbation that applies to it: ``cell``, ``perturbation``, ``shift``, ``towards:<state>``."""
+        ...
+
+
+@runtime_checkable
+class Responder(Protocol):
+    """A model that predicts how cells respond to perturbed genes."""
+
+    def respond(self, cells: Cells, perturbations: Sequence[Sequence[str]], *, seed: int = 0) -> pd.DataFrame:
+        """Mean log1p profile (of counts scaled to 10,000) of control cells after each perturbation: perturbations x genes."""
+        ...
+
+
+@runtime_checkable
+class Translator(Protocol):
+    """A model that predicts proteins from RNA."""
+
+    def match(self, genes: pd.Index) -> GeneMatch:
+        """Overlap of the data's genes with the model's, before any work; raises where it is too small."""
+        ...
+
+    def translate(self, cells: Cells) -> pd.DataFrame:
+        """Proteins of each cell, cells x proteins, float32."""
         ...

@@ -156,6 +156,15 @@ class Family:
         }
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is one that :meth:`Family.save` wrote; foreign folders may have a ``config.json`` of their own."""
+    path = folder / CONFIG
+    if not path.is_file():
+        return False
+    config = json.loads(path.read_text(encoding="utf-8"))
+    return isinstance(config, dict) and "format" in config and "family" in config
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """``config.json`` of a checkpoint folder, checked for its format."""
     path = folder / CONFIG

@@ -6,13 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sclm.nn.bucketing import buckets
     from sclm.nn.causal_lm import CausalLM
     from sclm.nn.randomness import seeded
     from sclm.nn.state import load_own_state, own_state
 
-_HOME = {"CausalLM": "causal_lm", "load_own_state": "state", "own_state": "state", "seeded": "randomness"}
+_HOME = {
+    "CausalLM": "causal_lm",
+    "buckets": "bucketing",
+    "load_own_state": "state",
+    "own_state": "state",
+    "seeded": "randomness",
+}
 
-__all__ = ["CausalLM", "load_own_state", "own_state", "seeded"]
+__all__ = ["CausalLM", "buckets", "load_own_state", "own_state", "seeded"]
 
 
 def __getattr__(name: str) -> Any:
