@@ -113,6 +113,7 @@ def test_ties_are_spread_evenly_over_the_bins_that_they_cover() -> None:
     np.testing.assert_array_equal(bin_values(x, ties="spread", seed=1), found)
     untied = x.copy()
     untied.data += np.linspace(-0.4, 0.4, x.nnz, dtype=np.float32)  # no two equal
+    untied = untied[np.diff(x.indptr) > 1]  # a cell's only gene covers all bins
     np.testing.assert_array_equal(bin_values(untied, ties="spread"), bin_values(untied))
 
 
