@@ -12,7 +12,7 @@ import pytest
 import sclm
 from sclm.cells import GeneVocabulary, read_cells
 from sclm.models import FAMILIES, Published, registry
-from sclm.models.baselines.labels import hold_out
+from sclm.models.labels import hold_out
 
 if TYPE_CHECKING:
     from pathlib import Path
