@@ -14,7 +14,7 @@ import sclm.knowledge.sources as sources
 DATA = Path(sources.__file__).with_name("data")
 
 
-@pytest.mark.parametrize("file", ["cl.obo.gz", "genes_human.tsv.gz"])
+@pytest.mark.parametrize("file", ["cl.obo.gz", "genes_human.tsv.gz", "transcription_factors_human.txt"])
 def test_readme_states_the_hash(file):
     assert hashlib.sha256((DATA / file).read_bytes()).hexdigest() in (DATA / "README.md").read_text()
 
@@ -50,3 +50,23 @@ def test_genes_are_distilled_from_their_sources(real_data):
         assert hashlib.sha256(packed).hexdigest() == sha256
         texts.append(gzip.decompress(packed).decode())
     assert script.distil(*texts).encode() == gzip.decompress((DATA / "genes_human.tsv.gz").read_bytes())
+
+
+@pytest.mark.real
+def test_transcription_factors_are_distilled_from_their_source(real_data):
+    script = _script("distil_transcription_factors")
+    raw = (real_data / "kg" / "msigdb_human_go_mf_v2025.gmt").read_bytes()
+    assert hashlib.sha256(raw).hexdigest() == script.SOURCE[1]
+    assert script.distil(raw.decode()) == (DATA / "transcription_factors_human.txt").read_text(encoding="utf-8")
+
+
+def test_transcription_factors_are_approved_symbols():
+    from sclm.knowledge import GeneIdentifiers, transcription_factors
+
+    names = sorted(transcription_factors())
+    assert len(names) == 1414
+    assert GeneIdentifiers.load("human").to_symbol(names) == names
+    assert {"TBX21", "EOMES", "TOX", "TCF7", "BATF", "SPI1"} <= set(names)
+    assert not {"CD3E", "ACTB", "JAK2"} & set(names)
+    with pytest.raises(ValueError, match="mouse"):
+        transcription_factors("mouse")

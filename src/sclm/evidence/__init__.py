@@ -1,4 +1,4 @@
-"""Statistics without networks: calibration, ontology back-off, novelty and plausibility of cells, coverage of sections."""
+"""Statistics without networks: calibration, back-off, novelty and plausibility of cells, coverage of sections, nulls."""
 
 from __future__ import annotations
 
@@ -6,20 +6,29 @@ from sclm.evidence.backoff import BackOff, back_off
 from sclm.evidence.calibration import fit_temperature, softmax
 from sclm.evidence.coverage import Coverage, judge_coverage, marker_scores, residual_genes, signature_markers
 from sclm.evidence.novelty import ReferenceSpace
+from sclm.evidence.nulls import GeneNull, NullTest, benjamini_hochberg, matched_genes
+from sclm.evidence.permutations import PermutationTest, mean_shift_test, permutation_test
 from sclm.evidence.plausibility import PlausibilityGuard
 from sclm.evidence.voting import consensus, over_cluster
 
 __all__ = [
     "BackOff",
     "Coverage",
+    "GeneNull",
+    "NullTest",
+    "PermutationTest",
     "PlausibilityGuard",
     "ReferenceSpace",
     "back_off",
+    "benjamini_hochberg",
     "consensus",
     "fit_temperature",
     "judge_coverage",
     "marker_scores",
+    "matched_genes",
+    "mean_shift_test",
     "over_cluster",
+    "permutation_test",
     "residual_genes",
     "signature_markers",
     "softmax",

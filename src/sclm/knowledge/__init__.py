@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sclm.knowledge.downloads import fetch
+    from sclm.knowledge.factors import transcription_factors
     from sclm.knowledge.genes import GeneIdentifiers
     from sclm.knowledge.ontology import Ontology
     from sclm.knowledge.resolve import Match
 
-__all__ = ["GeneIdentifiers", "Match", "Ontology", "fetch"]
+__all__ = ["GeneIdentifiers", "Match", "Ontology", "fetch", "transcription_factors"]
 
-_HOMES = {"GeneIdentifiers": "genes", "Match": "resolve", "Ontology": "ontology", "fetch": "downloads"}
+_HOMES = {
+    "GeneIdentifiers": "genes",
+    "Match": "resolve",
+    "Ontology": "ontology",
+    "fetch": "downloads",
+    "transcription_factors": "factors",
+}
 
 
 def __getattr__(name: str) -> Any:
