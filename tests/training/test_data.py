@@ -268,3 +268,16 @@ def test_little_is_read_ahead() -> None:
         time.sleep(0.001)
         assert sum(reads) - 50 * number <= 4 * 250
     assert sum(reads) == 5000
+
+
+def test_some_rows_only(adata: ad.AnnData) -> None:
+    source = read_cells(adata)
+    rows, held = np.arange(0, 300, 3), np.arange(0, 300, 9)
+    data = CellDataModule(source, encode, rows=rows, validation=held, batch_size=16)
+    trained = np.concatenate([batch.number.numpy() for batch in batches(data)])
+    assert sorted(trained) == sorted(set(rows) - set(held))
+    assert data.validation_rows.tolist() == held.tolist()
+    with pytest.raises(ValueError, match=r"rows must be row numbers or a mask of 300 cells, found float64"):
+        CellDataModule(source, encode, rows=np.ones(3))
+    with pytest.raises(ValueError, match=r"all 1 are held out"):
+        CellDataModule(source, encode, rows=np.array([9]), validation=held)

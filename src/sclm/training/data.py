@@ -54,6 +54,8 @@ class CellDataModule(LightningDataModule):
         Consecutive rows that are read together; by default 1 in memory and 128 from disk.
     buffer_size
         Cells that are shuffled among one another, by default 4096.
+    rows
+        Row numbers or a boolean mask, over all sources in a row: only these cells are trained on and validated with.
     workers
         Threads that encode batches ahead of the training step; 0 for none.
     min_share
@@ -80,6 +82,7 @@ class CellDataModule(LightningDataModule):
         lengths: np.ndarray | None = None,
         validation: float | np.ndarray | Sequence[int] = 0.1,
         validation_key: str | None = None,
+        rows: np.ndarray | None = None,
         chunk_size: int | None = None,
         buffer_size: int = 4096,
         workers: int = 1,
@@ -106,9 +109,10 @@ class CellDataModule(LightningDataModule):
                 found = f"{lengths.dtype} of shape {lengths.shape}"
                 raise ValueError(f"lengths must be {self.n_cells:,} whole numbers, one a cell, found {found}.")
         held_out = self._held_out(validation, validation_key)
-        self.training_rows, self.validation_rows = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+        used = np.ones(self.n_cells, dtype=bool) if rows is None else self._mask(rows, "rows")
+        self.training_rows, self.validation_rows = np.flatnonzero(used & ~held_out), np.flatnonzero(used & held_out)
         if not self.training_rows.size:
-            raise ValueError(f"No cells are left for training: all {self.n_cells:,} are held out for validation.")
+            raise ValueError(f"No cells are left for training: all {int(used.sum()):,} are held out for validation.")
         if chunk_size is None:
             chunk_size = 1 if all(source._storage.in_memory for source in self.sources) else 128
         options: dict[str, Any] = {"batch_size": batch_size, "max_tokens": max_tokens, "lengths": lengths, "seed": seed}
@@ -257,18 +261,23 @@ class CellDataModule(LightningDataModule):
             return held_out
         if key is not None:
             raise ValueError("validation_key goes with a share in validation=, found row numbers.")
-        rows = np.asarray(validation)
-        if rows.dtype == bool and rows.shape == held_out.shape:
+        return self._mask(validation, "validation", "a share, ")
+
+    def _mask(self, named: Any, of: str, other: str = "") -> np.ndarray:
+        """(n_cells,) bool, from row numbers or a mask."""
+        rows = np.asarray(named)
+        mask = np.zeros(self.n_cells, dtype=bool)
+        if rows.dtype == bool and rows.shape == mask.shape:
             return rows.copy()
         if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
             raise ValueError(
-                f"validation must be a share, row numbers or a mask of {self.n_cells:,} cells, found {rows.dtype} of shape {rows.shape}."
+                f"{of} must be {other}row numbers or a mask of {self.n_cells:,} cells, found {rows.dtype} of shape {rows.shape}."
             )
         if rows.size and not 0 <= rows.min() <= rows.max() < self.n_cells:
             wrong = rows.min() if rows.min() < 0 else rows.max()
-            raise IndexError(f"validation must name rows from 0 to {self.n_cells - 1:,}, found {wrong}.")
-        held_out[rows.astype(np.int64)] = True
-        return held_out
+            raise IndexError(f"{of} must name rows from 0 to {self.n_cells - 1:,}, found {wrong}.")
+        mask[rows.astype(np.int64)] = True
+        return mask
 
     def _held_out_groups(self, share: float, key: str, generator: np.random.Generator) -> np.ndarray:
         """Whole groups in random order, as long as they bring the share nearer; at least one, never all."""
