@@ -1,0 +1,1 @@
+"""Geneformer: a cell as its genes in rank order, read by BERT."""
