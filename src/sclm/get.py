@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import anndata
     import pandas as pd
 
-__all__ = ["annotate", "generate", "generate_plausibility", "generate_values", "map_spatial", "probabilities"]
+__all__ = ["annotate", "embed", "generate", "generate_plausibility", "generate_values", "map_spatial", "probabilities"]
 
 
 def annotate(adata: anndata.AnnData, *, key: str = "sclm_cell_type") -> pd.DataFrame:
@@ -80,6 +80,32 @@ def probabilities(adata: anndata.AnnData, *, key: str = "sclm_cell_type") -> pd.
     if name not in adata.obsm:
         raise KeyError(f"adata.obsm has no {name!r}: the model of this result has no label set.")
     return pd.DataFrame(np.asarray(adata.obsm[name]), index=adata.obs_names, columns=list(entry["categories"]))
+
+
+def embed(adata: anndata.AnnData, *, key: str) -> pd.DataFrame:
+    """Vectors of cells with their names.
+
+    Parameters
+    ----------
+    adata
+        Embedded by :func:`sclm.tl.embed`.
+    key
+        ``key_added`` of that call, for example ``"X_sclm_scgpt"``.
+
+    Returns
+    -------
+    Cells x width, float32; columns are numbered from 0 as text.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result.
+    """
+    import pandas as pd
+
+    results.read(adata, key, "embed")
+    vectors = np.asarray(adata.obsm[key])
+    return pd.DataFrame(vectors, index=adata.obs_names, columns=[str(i) for i in range(vectors.shape[1])])
 
 
 def generate(adata: anndata.AnnData, *, key: str = "sclm_generate") -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""How good annotations, generated cells and maps are: agreement, calibration, `generation` and `mapping`."""
+"""How good annotations, embeddings, generated cells and maps are: agreement, calibration, `generation` and `mapping`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from __future__ import annotations
 from sclm.metrics import generation, mapping
 from sclm.metrics.annotation import annotation, match_kind
 from sclm.metrics.calibration import coverage_accuracy, expected_calibration_error, reliability
+from sclm.metrics.embedding import embedding
 
 __all__ = [
     "annotation",
     "coverage_accuracy",
+    "embedding",
     "expected_calibration_error",
     "generation",
     "mapping",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sclm.pl._annotate import annotate, annotate_agreement, annotate_reliability
+    from sclm.pl._embed import embed
     from sclm.pl._generate import (
         generate,
         generate_dropout,
@@ -20,6 +21,7 @@ __all__ = [
     "annotate",
     "annotate_agreement",
     "annotate_reliability",
+    "embed",
     "generate",
     "generate_dropout",
     "generate_markers",
@@ -28,7 +30,7 @@ __all__ = [
     "map_spatial",
 ]
 
-_TOOLS = ("annotate", "generate", "map_spatial")
+_TOOLS = ("annotate", "embed", "generate", "map_spatial")
 _HOMES = {
     name: next(f"_{tool}" for tool in _TOOLS if name.startswith(tool)) for name in __all__
 }  # the file of the tool

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sclm.tl._annotate import annotate
+    from sclm.tl._embed import embed
     from sclm.tl._generate import generate
     from sclm.tl._map_spatial import map_spatial
     from sclm.tl._request import request
 
-__all__ = ["annotate", "generate", "map_spatial", "request"]
+__all__ = ["annotate", "embed", "generate", "map_spatial", "request"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,13 +11,14 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from sclm import models, results
+from sclm import results
 from sclm.models.contract import Generator
 from sclm.tl._generate_columns import GROUP, group_names, guard_groups, metadata_columns, request_as_text
 from sclm.tl._generate_file import Parts, destination
+from sclm.tl._model import check_device, loaded, on_device
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import anndata
@@ -171,7 +171,7 @@ def generate(
     n, started, kept = len(request), time.perf_counter(), []
     done = 0 if parts is None else parts.n_cells
     with (
-        _on(generator, device),
+        on_device(generator, device),
         tqdm(total=n, initial=done, desc="generate", unit=" cells", delay=2, leave=False) as bar,
     ):
         blocks = generator.write(
@@ -217,15 +217,8 @@ def _check_arguments(guidance: Any, max_novelty: Any, batch_size: Any, seed: Any
 
 def _generator(model: Any, device: str | None) -> Any:
     """The model, checked to write cells and to run where it should."""
-    generator = model if isinstance(model, Generator) else models.load(model)
-    if not isinstance(generator, Generator):
-        verbs = models.available()["verbs"]
-        able = ", ".join(repr(name) for name, of in verbs.items() if "generate" in of.split(", "))
-        raise TypeError(
-            f"{getattr(generator, 'family', type(generator).__name__)!r} does not write cells. Train a family that does: {able}."
-        )
-    if device is not None and not (hasattr(generator, "to") and hasattr(generator, "device")):
-        raise TypeError(f"device={device!r} was asked for, and this model has no network to move. Leave device out.")
+    generator = loaded(model, Generator, "generate", "write cells")
+    check_device(generator, device)
     return generator
 
 
@@ -247,20 +240,6 @@ def _check_request(request: Any, fields: Sequence[str]) -> None:
             f"the index of the request becomes .obs_names and must be unique, found {twice!r} more than once. Put requests "
             "together with pandas.concat([...], ignore_index=True)."
         )
-
-
-@contextmanager
-def _on(generator: Any, device: str | None) -> Iterator[None]:
-    """The model on a device for the time of a ``with`` block."""
-    if device is None:
-        yield
-        return
-    before = generator.device
-    generator.to(device)
-    try:
-        yield
-    finally:
-        generator.to(before)
 
 
 # Results ------------------------------------------------------------------------------------------------------------
