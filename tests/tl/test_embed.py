@@ -68,7 +68,7 @@ def test_vectors_in_the_order_of_the_cells(query: ad.AnnData, toy: Toy) -> None:
     assert entry["seed"] == 5
     assert entry["genes"] == {"matched": 120, "in_model": 120, "in_data": 120}
     assert entry["counts_in_known_genes"] == 1.0
-    assert (query.X != before).nnz == 0
+    assert (before != query.X).nnz == 0
     table = sclm.get.embed(query, key=KEY)
     assert table.index.equals(query.obs_names)
     np.testing.assert_array_equal(table.to_numpy(), query.obsm[KEY])

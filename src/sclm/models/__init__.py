@@ -30,6 +30,11 @@ FAMILIES: dict[str, str] = {
     "deconvolution": "sclm.models.deconvolution.model:Deconvolution",
     "nnls": "sclm.models.deconvolution.nnls:NNLS",
     "tangram": "sclm.models.deconvolution.tangram:Tangram",
+    "no-change": "sclm.models.baselines.response:NoChange",
+    "mean-response": "sclm.models.baselines.response:MeanResponse",
+    "matching-response": "sclm.models.baselines.response:MatchingResponse",
+    "additive-response": "sclm.models.baselines.response:AdditiveResponse",
+    "ridge-response": "sclm.models.baselines.response:RidgeResponse",
 }
 # Methods that bring a verb, where they are not named like it: a mapper looks at the section first.
 _METHODS = {"map": "adapt"}
@@ -130,10 +135,12 @@ def load(model: str | Path | Family) -> Family:
     elif Path(name).exists():
         folder = Path(name)
     elif name in FAMILIES:
-        names = not hasattr(family_class(name), "generate")
-        keys, other = (
-            ("label_key=...", ", or pass reference= and label_key= to the tool") if names else ("obs_keys=[...]", "")
-        )
+        cls = family_class(name)
+        keys, other = "label_key=...", ", or pass reference= and label_key= to the tool"
+        if hasattr(cls, "generate"):
+            keys, other = "obs_keys=[...]", ""
+        elif hasattr(cls, "respond") and not hasattr(cls, "annotate"):
+            keys, other = 'perturbation_key=..., control="..."', ""
         raise ValueError(
             f"{name!r} is a family that learns from a reference: train it first with "
             f"model = sclm.train({name!r}, reference, {keys}){other}."
@@ -148,7 +155,8 @@ def load(model: str | Path | Family) -> Family:
     if not is_checkpoint(folder):
         foreign = recognise(folder)
         if foreign is None:
-            raise ValueError(f"{folder} is no checkpoint that sclm reads. {explain(folder)}")
+            error = FileNotFoundError if folder.is_dir() and not (folder / "config.json").is_file() else ValueError
+            raise error(f"{folder} is no checkpoint that sclm reads. {explain(folder)}")
         return load_foreign(folder, foreign)
     config = read_config(folder)
     if config["family"] not in FAMILIES:

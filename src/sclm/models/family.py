@@ -161,7 +161,10 @@ def is_checkpoint(folder: Path) -> bool:
     path = folder / CONFIG
     if not path.is_file():
         return False
-    config = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # no JSON, or no text
+        return False
     return isinstance(config, dict) and "format" in config and "family" in config
 
 
