@@ -12,7 +12,7 @@ import pytest
 import sclm
 from sclm.cells import read_cells
 from sclm.models import FAMILIES
-from sclm.models.contract import Annotator, Generator, SectionMapper, SpatialMapper
+from sclm.models.contract import Annotator, Generator, Responder, SectionMapper, SpatialMapper
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ def families(verb: str) -> list[str]:
 
 
 def test_every_family_is_checked() -> None:
-    checked = [*families("annotate"), *families("generate"), *families("map")]
+    checked = [*families("annotate"), *families("generate"), *families("map"), *families("respond")]
     assert sorted(checked) == sorted(FAMILIES)
 
 
@@ -352,3 +352,104 @@ def test_same_seed_same_mapper(mapper: Any, reference: ad.AnnData) -> None:
     assert again.config == mapper.config
     for name, array in mapper.arrays().items():
         np.testing.assert_array_equal(again.arrays()[name], array)
+
+
+# Families that predict how cells respond to perturbed genes ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def knocked(reference: ad.AnnData) -> ad.AnnData:
+    """Control cells and cells of three single perturbations and a pair, each with changed counts. Tests must not change it."""
+    adata = reference[:, :60].copy()
+    names = list(adata.var_names[:3])
+    labels = np.array(["control", "control", *names, f"{names[0]}+{names[1]}"], dtype=object)[
+        np.arange(adata.n_obs) % 6
+    ]
+    counts = adata.X.toarray()
+    for i, name in enumerate(names):
+        hit = np.array([name in label.split("+") for label in labels])
+        counts[np.ix_(hit, [i])] = 0
+        counts[np.ix_(hit, range(20 + 5 * i, 25 + 5 * i))] *= 3
+    return ad.AnnData(counts, obs=adata.obs.assign(perturbation=pd.Categorical(labels)), var=adata.var)
+
+
+def train_responder(name: str, adata: ad.AnnData) -> Any:
+    options = SMALLEST.get(name, {})
+    return sclm.train(name, adata, perturbation_key="perturbation", control="control", seed=1, **options)
+
+
+@pytest.fixture(scope="module", params=families("respond"))
+def responder(request: pytest.FixtureRequest, knocked: ad.AnnData) -> Any:
+    return train_responder(request.param, knocked)
+
+
+def asked_of(adata: ad.AnnData) -> list[tuple[str, ...]]:
+    """One seen gene, a seen pair, an unseen pair of seen genes, an unseen gene."""
+    a, b, c, d = map(str, adata.var_names[:4])
+    return [(a,), (a, b), (a, c), (d,)]
+
+
+def controls_of(adata: ad.AnnData) -> ad.AnnData:
+    return adata[adata.obs["perturbation"] == "control"].copy()
+
+
+def test_a_saved_responder_gives_bitwise_equal_profiles(responder: Any, knocked: ad.AnnData, tmp_path: Path) -> None:
+    folder = responder.save(tmp_path / "model")
+    assert {p.name for p in folder.iterdir()} == {"config.json", "model.safetensors", "vocabulary.json", "README.md"}
+    again = sclm.load(folder)
+    assert type(again) is type(responder)
+    assert again.config == responder.config  # survives JSON
+    assert again.provenance()["sha256"] == responder.provenance()["sha256"]
+    assert again.trained_perturbations == responder.trained_perturbations
+    cells = read_cells(controls_of(knocked)).read()
+    profiles = [model.respond(cells, asked_of(knocked), seed=3) for model in (responder, again)]
+    pd.testing.assert_frame_equal(*profiles, check_exact=True)
+    text = (folder / "README.md").read_text()
+    for word in ("data", "split", "limits"):
+        assert word in text
+
+
+def test_profiles_keep_order_dtype_and_shape(responder: Any, knocked: ad.AnnData) -> None:
+    assert isinstance(responder, Responder)
+    a, b, c, d = map(str, knocked.var_names[:4])
+    assert set(responder.trained_perturbations) == {a, b, c, "+".join(sorted((a, b)))}
+    cells = read_cells(controls_of(knocked)).read()
+    profiles = responder.respond(cells, asked_of(knocked), seed=3)
+    assert list(profiles.index) == [a, "+".join(sorted((a, b))), "+".join(sorted((a, c))), d]
+    assert set(profiles.columns) == set(knocked.var_names)
+    assert (profiles.dtypes == np.float32).all()
+    assert np.isfinite(profiles.to_numpy()).all()
+    assert (profiles.to_numpy() >= 0).all()
+    alone = responder.respond(cells, asked_of(knocked)[2:3], seed=3)
+    np.testing.assert_allclose(alone.to_numpy(), profiles.iloc[2:3].to_numpy(), atol=1e-5)  # whatever else is asked
+    pair = tuple(reversed(asked_of(knocked)[2]))
+    np.testing.assert_allclose(responder.respond(cells, [pair], seed=3).to_numpy(), alone.to_numpy(), atol=1e-5)
+
+
+def test_gene_order_of_controls_does_not_matter(responder: Any, knocked: ad.AnnData) -> None:
+    order = np.random.default_rng(0).permutation(knocked.n_vars)
+    controls = controls_of(knocked)
+    found = [
+        responder.respond(read_cells(adata).read(), asked_of(knocked), seed=3)
+        for adata in (controls, controls[:, order].copy())
+    ]
+    np.testing.assert_allclose(found[0].to_numpy(), found[1][found[0].columns].to_numpy(), atol=1e-4)
+
+
+def test_same_seed_same_responder(responder: Any, knocked: ad.AnnData) -> None:
+    again = train_responder(responder.family, knocked)
+    assert again.config == responder.config
+    for name, array in responder.arrays().items():
+        np.testing.assert_array_equal(again.arrays()[name], array)
+
+
+def test_a_responder_says_what_it_needs(knocked: ad.AnnData) -> None:
+    for name in families("respond"):
+        if "annotate" in sclm.models.available().loc[name, "verbs"]:
+            continue  # has other ways of being trained
+        with pytest.raises(TypeError, match="perturbation_key="):
+            sclm.train(name, knocked)
+        with pytest.raises(TypeError, match="control= must name the label"):
+            sclm.train(name, knocked, perturbation_key="perturbation")
+        with pytest.raises(ValueError, match="control='ctrl' must be a label"):
+            sclm.train(name, knocked, perturbation_key="perturbation", control="ctrl")

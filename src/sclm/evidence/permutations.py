@@ -80,9 +80,9 @@ def permutation_test(
     0.05
     """
     check_alternative(alternative)
-    treated, codes = _groups(treated, strata, n_permutations)
-    masks, exact = _arrangements(treated, codes, n_permutations, seed)
-    return _judge(statistic(treated), np.array([statistic(mask) for mask in masks]), alternative, exact)
+    labels, codes = _groups(treated, strata, n_permutations)
+    masks, exact = _arrangements(labels, codes, n_permutations, seed)
+    return _judge(statistic(labels), np.array([statistic(mask) for mask in masks]), alternative, exact)
 
 
 def mean_shift_test(
@@ -117,20 +117,20 @@ def mean_shift_test(
     sizes by ``(statistic - null.mean()) / null.std()`` or by p, not by the statistic.
     """
     x = np.asarray(points, dtype=np.float64)
-    treated, codes = _groups(treated, strata, n_permutations)
-    if x.ndim != 2 or len(x) != len(treated):
-        raise ValueError(f"points must have one row a cell, (n, d), found {x.shape} for {len(treated)} cells.")
-    n_treated, n_cells = np.bincount(codes, weights=treated), np.bincount(codes)
+    labels, codes = _groups(treated, strata, n_permutations)
+    if x.ndim != 2 or len(x) != len(labels):
+        raise ValueError(f"points must have one row a cell, (n, d), found {x.shape} for {len(labels)} cells.")
+    n_treated, n_cells = np.bincount(codes, weights=labels), np.bincount(codes)
     both = (n_treated > 0) & (n_treated < n_cells)
     used = both[codes]
-    x, treated, codes = x[used], treated[used], codes[used]
+    x, labels, codes = x[used], labels[used], codes[used]
     with np.errstate(divide="ignore", invalid="ignore"):
         precision = np.where(both, n_treated * (n_cells - n_treated) / n_cells, 0.0)
         share = np.where(both, precision / (n_cells - n_treated), 0.0) / precision.sum()
     # With these weights every treated cell counts the same: difference = sum of treated / sum of precisions - constant.
     x = x - x.mean(axis=0)  # rounds less
     constant = share[codes] @ x  # (d,)
-    masks, exact = _arrangements(treated, codes, n_permutations, seed)
+    masks, exact = _arrangements(labels, codes, n_permutations, seed)
 
     def lengths(mask: np.ndarray) -> np.ndarray:  # (m, n) → (m,)
         return np.linalg.norm(mask.astype(np.float64) @ x / precision.sum() - constant, axis=1)
@@ -138,7 +138,7 @@ def mean_shift_test(
     null = []
     while block := list(itertools.islice(masks, 256)):
         null.append(lengths(np.array(block)))
-    return _judge(float(lengths(treated[None])[0]), np.concatenate(null), "greater", exact)
+    return _judge(float(lengths(labels[None])[0]), np.concatenate(null), "greater", exact)
 
 
 def _groups(treated: ArrayLike, strata: ArrayLike | None, n_permutations: int) -> tuple[np.ndarray, np.ndarray]:

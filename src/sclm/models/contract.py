@@ -247,7 +247,18 @@ class Perturber(Protocol):
 
 @runtime_checkable
 class Responder(Protocol):
-    """A model that predicts how cells respond to perturbed genes."""
+    """A model that predicts how cells respond to perturbed genes.
+
+    Attributes
+    ----------
+    trained_perturbations
+        Names of the perturbations that it was trained on, genes sorted and joined by ``"+"``.
+    """
+
+    @property
+    def trained_perturbations(self) -> tuple[str, ...]:
+        """Names of the perturbations that it was trained on."""
+        ...
 
     def respond(self, cells: Cells, perturbations: Sequence[Sequence[str]], *, seed: int = 0) -> pd.DataFrame:
         """Mean log1p profile (of counts scaled to 10,000) of control cells after each perturbation: perturbations x genes."""
