@@ -27,6 +27,7 @@ FAMILIES: dict[str, str] = {
     "mean": "sclm.models.baselines.mean:MeanProfile",
     "majority": "sclm.models.baselines.majority:Majority",
     "pgl": "sclm.models.pgl.model:PGL",
+    "scgpt": "sclm.models.scgpt.model:ScGPT",
     "deconvolution": "sclm.models.deconvolution.model:Deconvolution",
     "nnls": "sclm.models.deconvolution.nnls:NNLS",
     "tangram": "sclm.models.deconvolution.tangram:Tangram",
@@ -204,7 +205,8 @@ def train(
     seed
         Of everything random.
     **options
-        Settings of the family (the fields of its ``Config``).
+        Settings of the family (the fields of its ``Config``). Encoders take ``base=``, a model, its folder or its published name, to
+        go on from, and with `label_key` ``tune=`` and more: see :meth:`sclm.models.encoder.EncoderFamily.fit_labels`.
 
     Returns
     -------
@@ -235,6 +237,8 @@ def train(
     # Only what was given is passed on: a family that does not know an argument refuses it by name.
     given = {**named, "obs_keys": tuple(obs_keys) or None}
     options |= {k: v for k, v in given.items() if v is not None}
+    if isinstance(options.get("base"), str | Path):
+        options["base"] = load(options["base"])  # families are handed models: they do not load
     if isinstance(adata, list | tuple):
         if not getattr(cls, "reads_streams", False):
             raise TypeError(

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from sclm.cells import Ragged, require_overlap
-from sclm.models.neural import NeuralFamily
+from sclm.models.encoder_naming import NamesCells
 from sclm.nn import buckets
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Tokens(NamedTuple):
         return Tokens(*(None if part is None else take_ragged(part, rows) for part in self))  # type: ignore[arg-type]
 
 
-class EncoderFamily(NeuralFamily, abc.ABC):
+class EncoderFamily(NamesCells, abc.ABC):
     """A family whose network gives one state a gene, and from these one vector a cell.
 
     A subclass says how cells become tokens (:meth:`tokenise`), what the network makes of them (:meth:`states`), how a cell's vector
@@ -173,14 +173,16 @@ class EncoderFamily(NeuralFamily, abc.ABC):
             for part in buckets(tokens.ids.lengths[rows], bound):
                 use(rows[part], *self.padded(tokens, rows[part]))
 
-    def padded(self, tokens: Tokens, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """Ids (B, L) int64, values (B, L) float32 or None, real (B, L) bool of some cells, on the network's device."""
+    def padded(
+        self, tokens: Tokens, rows: np.ndarray, device: str | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """Ids (B, L) int64, values (B, L) float32 or None, real (B, L) bool of some cells, by default on the network's device."""
         some = tokens.take(rows)
         ids = torch.from_numpy(some.ids.pad(value=self.pad_id).astype(np.int64))
         real = torch.arange(ids.shape[1])[None, :] < torch.from_numpy(some.ids.lengths)[:, None]  # (1, L) < (B, 1)
         values = None if some.values is None else torch.from_numpy(some.values.pad(value=self.pad_value))
-        device = self.device
-        return ids.to(device), None if values is None else values.float().to(device), real.to(device)
+        where = self.device if device is None else device
+        return ids.to(where), None if values is None else values.float().to(where), real.to(where)
 
     @property
     def pad_id(self) -> int:

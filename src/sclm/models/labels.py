@@ -29,6 +29,13 @@ class Labels(NamedTuple):
     term_ids: tuple[str, ...]  # ontology id of each type, or "unknown"
     original: pd.DataFrame  # one row a label of the reference: label, n_cells, name, term_id, kind
 
+    def codes_of(self, values: pd.Series) -> np.ndarray:
+        """(m,) int64 type of each of some labels of the reference, as they are written in its column."""
+        code = {pair: i for i, pair in enumerate(zip(self.labels, self.term_ids, strict=True))}
+        names = zip(self.original["label"], self.original["name"], self.original["term_id"], strict=True)
+        code_of_label = {label: code[name, term] for label, name, term in names if (name, term) in code}
+        return values.astype(str).map(code_of_label).to_numpy(dtype=np.int64)
+
     def keep(self, cells: np.ndarray) -> Labels:
         """Only these cells, (n,) bool; types without a cell left go."""
         types, codes = np.unique(self.codes[cells], return_inverse=True)
@@ -91,24 +98,20 @@ def read_labels(values: pd.Series, ontology: Ontology, key: str) -> Labels:
             f".obs[{key!r}] of the reference must hold at least two cell types, found {len(types)} ({found}). "
             "Pass a reference with the types to tell apart, or another label_key."
         )
-    code_of_type = {pair: i for i, pair in enumerate(zip(types["name"], types["term_id"], strict=True))}
-    code_of_label = {
-        label: code_of_type[name, term]
-        for label, name, term in zip(original["label"], original["name"], original["term_id"], strict=True)
-    }
-    codes = text.map(code_of_label).to_numpy(dtype=np.int64)
-    once = [n for n, c in zip(types["name"], np.bincount(codes, minlength=len(types)), strict=True) if c == 1]
-    if once:
-        logger.warning(
-            "%d types have a single reference cell and cannot be calibrated: %s.", len(once), ", ".join(once[:10])
-        )
-    return Labels(
+    labels = Labels(
         rows=np.flatnonzero(present).astype(np.int64),
-        codes=codes,
+        codes=np.zeros(0, dtype=np.int64),
         labels=tuple(map(str, types["name"])),
         term_ids=tuple(map(str, types["term_id"])),
         original=original,
     )
+    labels = labels._replace(codes=labels.codes_of(text))
+    once = [n for n, c in zip(types["name"], np.bincount(labels.codes, minlength=len(types)), strict=True) if c == 1]
+    if once:
+        logger.warning(
+            "%d types have a single reference cell and cannot be calibrated: %s.", len(once), ", ".join(once[:10])
+        )
+    return labels
 
 
 def hold_out(codes: np.ndarray, batches: np.ndarray | None, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
