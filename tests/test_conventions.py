@@ -28,7 +28,16 @@ MAX_LINES = 400
 NAMESPACES = sorted(
     [
         *(name for name in sclm.__all__ if name not in {"load", "request", "train"}),
-        *("cells", "evidence", "metrics.generation", "metrics.mapping", "nn", "spatial", "training"),
+        *(
+            "cells",
+            "evidence",
+            "metrics.generation",
+            "metrics.mapping",
+            "metrics.perturbation",
+            "nn",
+            "spatial",
+            "training",
+        ),
     ]
 )
 # Tools that make their own AnnData instead of writing into one.
