@@ -24,7 +24,9 @@ logger = logging.getLogger(__name__)
 
 # Family → module that reads its original checkpoints. Strings, so that naming them imports none.
 # Each family adds its own line, as soon as its module is there.
-FOREIGN: dict[str, str] = {}
+FOREIGN: dict[str, str] = {
+    "scgpt": "sclm.models.scgpt.checkpoint",
+}
 _CONVERSION = 1  # a cached conversion of another number is not used again
 
 

@@ -1,0 +1,1 @@
+"""Cells as sets of genes with binned values: the scGPT family."""

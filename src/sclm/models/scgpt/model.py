@@ -1,0 +1,197 @@
+"""The scGPT family: cells to vectors, in-silico perturbation, responses to perturbations; from published weights or from scratch."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn import functional
+
+from sclm.cells.columns import move_columns
+from sclm.models.encoder import EncoderFamily, Tokens
+from sclm.models.scgpt.config import ScGPTConfig
+from sclm.models.scgpt.network import ScGPTNetwork
+from sclm.models.scgpt.tokens import cell_tokens, deleted, overexpressed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import scipy.sparse as sp
+
+    from sclm.cells import Cells, GeneMatch, GeneVocabulary
+
+logger = logging.getLogger(__name__)
+
+
+class ScGPT(EncoderFamily):
+    """Cells as sets of genes with binned counts, read by a transformer (scGPT).
+
+    Cui et al., scGPT: toward building a foundation model for single-cell multi-omics using generative AI, Nature Methods 21 (2024).
+    Networks are ours, published weights are read by :func:`sclm.load`.
+
+    Parameters
+    ----------
+    config, vocabulary, network, card
+        As in :class:`~sclm.models.neural.NeuralFamily`. The vocabulary holds ``<pad>`` and ``<cls>``.
+    """
+
+    network: ScGPTNetwork
+    config: ScGPTConfig
+    family: ClassVar[str] = "scgpt"
+    Config: ClassVar[type] = ScGPTConfig
+    poolings: ClassVar[tuple[str, ...]] = ("cls", "mean")
+    #: Names of the linear layers that LoRA adapts, as ``peft`` takes them.
+    lora_targets: ClassVar[tuple[str, ...]] = ("qkv", "out", "linear1", "linear2")
+
+    def __init__(
+        self, config: ScGPTConfig, vocabulary: GeneVocabulary, network: ScGPTNetwork, card: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(config, vocabulary, network, card)
+        self._batch: torch.Tensor | None = None  # of the cells that are read now
+        self._matched: tuple[pd.Index, GeneMatch] | None = None
+
+    @classmethod
+    def build(cls, config: ScGPTConfig, vocabulary: GeneVocabulary) -> ScGPTNetwork:
+        """A network of this configuration with random weights."""
+        return ScGPTNetwork(config, len(vocabulary), int(vocabulary.lookup(["<pad>"])[0]))
+
+    # What the base asks for ------------------------------------------------------------------------------------------
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the network."""
+        return self.config.n_layers
+
+    @property
+    def width(self) -> int:
+        """D, of the states."""
+        return self.config.width
+
+    @property
+    def default_layer(self) -> int:
+        """The last, as in the original."""
+        return -1
+
+    @property
+    def default_pooling(self) -> str:
+        """The state of ``<cls>``, of unit length, as in the original; the mean in models that read no ``<cls>``."""
+        return "cls" if self.cls_id is not None else "mean"
+
+    @property
+    def pad_value(self) -> int:
+        """Value at padding."""
+        return self.config.pad_value
+
+    @property
+    def cls_id(self) -> int | None:
+        """Token id of ``<cls>``; None for perturbation models, whose sequences are genes only."""
+        return None if self.config.values == "log" else int(self.vocabulary.lookup(["<cls>"])[0])
+
+    @property
+    def obs_keys(self) -> tuple[str, ...]:
+        """Columns of ``.obs`` that :meth:`embed` reads where they are there: the batch, for integrating models."""
+        return () if self.config.batch_key is None else (self.config.batch_key,)
+
+    def tokenise(self, cells: Cells, *, seed: int = 0) -> Tokens:
+        """``<cls>`` and the cell's genes with their bins; see :func:`~sclm.models.scgpt.tokens.cell_tokens`."""
+        counts, ids = self.known_counts(cells)
+        return cell_tokens(counts, ids, self.config, cls_id=self.cls_id, seed=seed)
+
+    def known_counts(self, cells: Cells) -> tuple[sp.csr_matrix, np.ndarray]:
+        """Counts of the genes that the model knows, columns by token id: CSR (n_cells, n_genes), and the ids (n_genes,)."""
+        if self._matched is None or not self._matched[0].equals(cells.genes):
+            self._matched = (cells.genes, self.match(cells.genes))
+        found = self._matched[1].ids
+        ids = np.unique(found[found >= 0])
+        panel = self.network.panel
+        if panel is not None:
+            ids = np.intersect1d(ids, panel.cpu().numpy())
+        places = np.full(len(self.vocabulary) + 1, -1, np.int64)
+        places[ids] = np.arange(ids.size)
+        return move_columns(cells.counts, places[found], ids.size), ids  # -1, unknown, is the last place: -1 again
+
+    def states(self, ids: torch.Tensor, values: torch.Tensor | None, real: torch.Tensor, layer: int) -> torch.Tensor:
+        """States (B, L, D) after `layer` layers; 0: the sum of gene and value embeddings."""
+        return self.network.encode(self._inputs(ids, values, real), real, layer)
+
+    def encode(
+        self, ids: torch.Tensor, values: torch.Tensor | None, real: torch.Tensor, layer: int, pooling: str
+    ) -> torch.Tensor:
+        """Vectors (B, D) of a batch. Where ``<cls>`` alone is asked for, the last of the layers computes only that position."""
+        first = pooling == "cls"
+        states = self.network.encode(self._inputs(ids, values, real), real, layer, only_first=first)
+        return self.pool(states, ids, values, real, pooling)
+
+    def _inputs(self, ids: torch.Tensor, values: torch.Tensor | None, real: torch.Tensor) -> torch.Tensor:
+        if values is None:
+            raise ValueError("scGPT reads a value for each token, found none: make tokens with model.tokenise(cells).")
+        batches = None if self._batch is None else self._batch.expand(len(ids))
+        return self.network.inputs(ids, values, real, batches=batches)[0]
+
+    def pool(
+        self, states: torch.Tensor, ids: torch.Tensor, values: torch.Tensor | None, real: torch.Tensor, pooling: str
+    ) -> torch.Tensor:
+        """``"cls"``: position 0, of unit length; ``"mean"``: the mean over positions that are no padding."""
+        if pooling == "cls":
+            if self.cls_id is None:
+                raise ValueError("This model reads no <cls>, so that it has no state. Pass pooling='mean'.")
+            return functional.normalize(states[:, 0], dim=1)
+        weight = real.to(states.dtype)[:, :, None]  # (B, L, 1)
+        return (states * weight).sum(dim=1) / weight.sum(dim=1)
+
+    def perturbed(self, tokens: Tokens, genes: Sequence[int], kind: str) -> tuple[np.ndarray, Tokens]:
+        """Cells whose genes leave the sequence (those that express all of them), or get the highest bin (all cells)."""
+        unique = np.unique(np.asarray(genes, np.int64))
+        if kind == "delete":
+            return deleted(tokens, unique, keep_place=self.config.include_zeros or self.config.values == "log")
+        top = float(self.config.n_bins - 1) if self.config.values == "bins" else None
+        return overexpressed(tokens, unique, self.vocabulary.is_gene, top)
+
+    def gene_embeddings(self) -> pd.DataFrame:
+        """Embedding of every gene as the first layer reads it, its normalisation included: genes x D, float32."""
+        genes = np.flatnonzero(self.vocabulary.is_gene)
+        with self.inference() as network:
+            found = network.genes(torch.from_numpy(genes).to(self.device)).float().cpu().numpy()
+        return pd.DataFrame(found, index=pd.Index([self.vocabulary.tokens[i] for i in genes]))
+
+    # Batches ---------------------------------------------------------------------------------------------------------
+
+    def embed(
+        self, cells: Cells, *, hidden_layer: int | None = None, pooling: str | None = None, seed: int = 0
+    ) -> np.ndarray:
+        """One vector a cell, as in :meth:`sclm.models.encoder.EncoderFamily.embed`.
+
+        A model that integrates batches normalises each cell by the statistics of its batch, ``cells.obs[config.batch_key]``; cells of
+        a batch that it does not know, or without that column, by those of all batches together.
+        """
+        tokens = self.tokenise(cells, seed=seed)
+        if self.config.input_norm != "domain":
+            return self.embed_tokens(tokens, hidden_layer=hidden_layer, pooling=pooling)
+        codes = self.batch_codes(cells.obs)
+        out = np.full((len(codes), self.width), np.nan, dtype=np.float32)
+        for code in np.unique(codes):
+            rows = np.flatnonzero(codes == code)
+            with self._reading_batch(int(code)):
+                out[rows] = self.embed_tokens(tokens.take(rows), hidden_layer=hidden_layer, pooling=pooling)
+        return out
+
+    def batch_codes(self, obs: pd.DataFrame) -> np.ndarray:
+        """(n,) int64 number of each cell's batch, -1 where the model does not know it."""
+        key = self.config.batch_key
+        if key is None or key not in obs.columns:
+            return np.full(len(obs), -1, np.int64)
+        return pd.Index(self.config.batches).get_indexer(obs[key].astype(str)).astype(np.int64)
+
+    @contextmanager
+    def _reading_batch(self, code: int) -> Iterator[None]:
+        """Cells are of this batch for the time of a ``with`` block."""
+        before = self._batch
+        self._batch = None if code < 0 else torch.tensor(code, device=self.device)
+        try:
+            yield
+        finally:
+            self._batch = before

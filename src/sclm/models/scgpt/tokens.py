@@ -1,0 +1,205 @@
+"""Cells as scGPT reads them: ``<cls>``, then genes, each with the bin of its count in this cell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numba
+import numpy as np
+import scipy.sparse as sp
+
+from sclm.cells import Ragged, bin_values, log_normalise
+from sclm.cells.hashes import gene_hashes
+from sclm.cells.kernels import per_cell
+from sclm.models.encoder import Tokens
+
+if TYPE_CHECKING:
+    from sclm.models.scgpt.config import ScGPTConfig
+
+_SUBSET = 0x9E3779B97F4A7C15  # added to the seed: which genes are read does not follow from how ties are spread
+
+
+def cell_tokens(
+    counts: sp.csr_matrix, ids: np.ndarray, config: ScGPTConfig, *, cls_id: int | None, seed: int = 0
+) -> Tokens:
+    """Sequences of cells.
+
+    The values are bins of the cell's own non-zero counts (or their log1p), made before anything is left out. A cell with more
+    genes than the network reads keeps a uniform random subset of them, as in the original; here it depends on the seed and the
+    cell's own (gene, count) pairs only, never on its place, its batch, or the number of workers.
+
+    Parameters
+    ----------
+    counts
+        CSR (n_cells, n_genes), canonical, of values at least 0: genes that the model knows.
+    ids
+        (n_genes,) token id of each column.
+    config
+        Bins, ties, length, ``<cls>`` value, and whether genes that are not expressed are tokens with value 0.
+    cls_id
+        Token id of ``<cls>``, None for sequences without it.
+    seed
+        Of ties and subsets.
+
+    Returns
+    -------
+    One sequence a cell, in their order, ``<cls>`` first and genes by column. A cell without genes has ``<cls>`` alone (with zeros
+    included: all genes).
+    """
+    if config.values == "bins":
+        values = bin_values(counts, config.n_bins, ties=config.ties, seed=seed).astype(np.float32)  # type: ignore[arg-type]
+    else:
+        values = log_normalise(counts).data
+    n_special = int(cls_id is not None)
+    if config.include_zeros:
+        counts, values = _with_zeros(counts, values)
+    room = config.max_length - n_special
+    lengths = np.minimum(np.diff(counts.indptr), room) + n_special
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    longest = int(np.diff(counts.indptr).max(initial=0))
+    hashes = gene_hashes(counts, (seed + _SUBSET) % 2**64) if longest > room else np.zeros(0, np.uint64)
+    out_ids, out_values = np.empty(offsets[-1], np.int64), np.empty(offsets[-1], np.float32)
+    if cls_id is not None:
+        out_ids[offsets[:-1]], out_values[offsets[:-1]] = cls_id, config.cls_value
+    _write(
+        counts.indptr,
+        counts.indices,
+        np.asarray(ids, np.int64),
+        values,
+        hashes,
+        room,
+        offsets,
+        n_special,
+        out_ids,
+        out_values,
+    )
+    return Tokens(Ragged(out_ids, offsets), Ragged(out_values, offsets))
+
+
+def _with_zeros(counts: sp.csr_matrix, values: np.ndarray) -> tuple[sp.csr_matrix, np.ndarray]:
+    """The same cells with an entry for every gene."""
+    n, n_genes = counts.shape
+    dense = np.zeros((n, n_genes), np.float32)
+    rows = np.repeat(np.arange(n), np.diff(counts.indptr))
+    dense[rows, counts.indices] = values
+    full = sp.csr_matrix((n, n_genes), dtype=np.float32)
+    raw = np.zeros((n, n_genes), np.float32)
+    raw[rows, counts.indices] = counts.data
+    full.data = raw.ravel()  # (n, n_genes) → (n * n_genes,): explicit zeros stay
+    full.indices = np.tile(np.arange(n_genes, dtype=np.int64), n)
+    full.indptr = np.arange(n + 1, dtype=np.int64) * n_genes
+    return full, dense.ravel()
+
+
+@per_cell
+def _write(
+    bounds: np.ndarray,
+    columns: np.ndarray,
+    ids: np.ndarray,
+    values: np.ndarray,
+    hashes: np.ndarray,
+    room: int,
+    offsets: np.ndarray,
+    n_special: int,
+    out_ids: np.ndarray,
+    out_values: np.ndarray,
+) -> Any:
+    for i in numba.prange(bounds.size - 1):
+        first, last = bounds[i], bounds[i + 1]
+        place = offsets[i] + n_special
+        if last - first <= room:
+            for k in range(first, last):
+                out_ids[place] = ids[columns[k]]
+                out_values[place] = values[k]
+                place += 1
+        elif room > 0:
+            # the genes with the smallest hashes: a uniform subset, in the order of the columns
+            limit = np.partition(hashes[first:last], room - 1)[room - 1]
+            for k in range(first, last):
+                if hashes[k] <= limit and place < offsets[i + 1]:
+                    out_ids[place] = ids[columns[k]]
+                    out_values[place] = values[k]
+                    place += 1
+
+
+def deleted(tokens: Tokens, genes: np.ndarray, *, keep_place: bool) -> tuple[np.ndarray, Tokens]:
+    """Cells that express all of some genes, without them.
+
+    Parameters
+    ----------
+    tokens
+        Sequences of cells.
+    genes
+        Token ids, each once.
+    keep_place
+        Whether the genes stay as tokens with value 0 (in models that read zeros), or leave the sequence.
+
+    Returns
+    -------
+    rows
+        (m,) int64 of the cells that express every one of `genes`.
+    tokens
+        Their changed sequences. Bins of the other genes stay as they are.
+    """
+    ids, values = tokens.ids, _values(tokens)
+    hit = np.isin(ids.values, genes) & (values.values > 0)
+    per_row = np.diff(np.concatenate([[0], np.cumsum(hit)])[ids.offsets])
+    rows = np.flatnonzero(per_row == len(genes))
+    kept = np.isin(np.repeat(np.arange(len(ids)), ids.lengths), rows)
+    if keep_place:
+        changed = np.where(hit, 0, values.values)[kept].astype(np.float32)
+        offsets = np.concatenate([[0], np.cumsum(ids.lengths[rows])])
+        return rows, Tokens(Ragged(ids.values[kept], offsets), Ragged(changed, offsets))
+    kept &= ~hit
+    offsets = np.concatenate([[0], np.cumsum(ids.lengths[rows] - len(genes))])
+    return rows, Tokens(Ragged(ids.values[kept], offsets), Ragged(values.values[kept], offsets))
+
+
+def overexpressed(
+    tokens: Tokens, genes: np.ndarray, is_gene: np.ndarray, top: float | None
+) -> tuple[np.ndarray, Tokens]:
+    """Cells with some genes at the highest value.
+
+    Parameters
+    ----------
+    tokens
+        Sequences of cells.
+    genes
+        Token ids, each once; those that a cell does not have are appended to its sequence.
+    is_gene
+        (V,) bool, False at special tokens.
+    top
+        The value; None: the largest of the cell.
+
+    Returns
+    -------
+    rows
+        (m,) int64 of the cells that have a gene at all.
+    tokens
+        Their changed sequences.
+    """
+    ids, values = tokens.ids, _values(tokens)
+    gene = is_gene[ids.values]
+    has = np.diff(np.concatenate([[0], np.cumsum(gene)])[ids.offsets]) > 0
+    rows = np.flatnonzero(has)
+    new_ids, new_values, lengths = [], [], []
+    for row in rows:
+        sequence, own = ids[row], values[row].copy()
+        value = own.max() if top is None else top
+        hit = np.isin(sequence, genes)
+        own[hit] = value
+        added = genes[~np.isin(genes, sequence)]
+        new_ids.append(np.concatenate([sequence, added]))
+        new_values.append(np.concatenate([own, np.full(added.size, value, np.float32)]))
+        lengths.append(new_ids[-1].size)
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    empty: list[Any] = [np.zeros(0, ids.values.dtype)], [np.zeros(0, np.float32)]
+    return rows, Tokens(
+        Ragged(np.concatenate(new_ids or empty[0]), offsets), Ragged(np.concatenate(new_values or empty[1]), offsets)
+    )
+
+
+def _values(tokens: Tokens) -> Ragged:
+    if tokens.values is None:
+        raise ValueError("Tokens of scGPT have values, found none: make them with model.tokenise(cells).")
+    return tokens.values
