@@ -27,6 +27,7 @@ FAMILIES: dict[str, str] = {
     "mean": "sclm.models.baselines.mean:MeanProfile",
     "majority": "sclm.models.baselines.majority:Majority",
     "pgl": "sclm.models.pgl.model:PGL",
+    "geneformer": "sclm.models.geneformer.model:Geneformer",
     "scgpt": "sclm.models.scgpt.model:ScGPT",
     "deconvolution": "sclm.models.deconvolution.model:Deconvolution",
     "nnls": "sclm.models.deconvolution.nnls:NNLS",
@@ -36,6 +37,7 @@ FAMILIES: dict[str, str] = {
     "matching-response": "sclm.models.baselines.response:MatchingResponse",
     "additive-response": "sclm.models.baselines.response:AdditiveResponse",
     "ridge-response": "sclm.models.baselines.response:RidgeResponse",
+    "sctranslator": "sclm.models.sctranslator.model:ScTranslator",
 }
 # Methods that bring a verb, where they are not named like it: a mapper looks at the section first.
 _METHODS = {"map": "adapt"}
@@ -175,6 +177,7 @@ def train(
     batch_key: str | None = None,
     obs_keys: Sequence[str] = (),
     perturbation_key: str | None = None,
+    protein_key: str | None = None,
     layer: str | None = None,
     gene_key: str | None = None,
     seed: int = 0,
@@ -198,6 +201,9 @@ def train(
         Further columns of ``.obs`` that the family reads.
     perturbation_key
         Column of ``.obs`` with the perturbed genes (``"JAK2"``, ``"JAK2+STAT1"``, the control's name), for models of responses.
+    protein_key
+        Proteins measured in the same cells, for models that translate: key of ``.obsm`` with a DataFrame, or with an array whose
+        names are in ``.uns``; of a MuData, the name of the modality.
     layer
         Layer with the raw counts; ``.X`` where None.
     gene_key
@@ -239,6 +245,10 @@ def train(
     options |= {k: v for k, v in given.items() if v is not None}
     if isinstance(options.get("base"), str | Path):
         options["base"] = load(options["base"])  # families are handed models: they do not load
+    if protein_key is not None:
+        from sclm.cells.proteins import read_proteins
+
+        adata, options["proteins"] = read_proteins(adata, protein_key)
     if isinstance(adata, list | tuple):
         if not getattr(cls, "reads_streams", False):
             raise TypeError(

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 # Family → module that reads its original checkpoints. Strings, so that naming them imports none.
 # Each family adds its own line, as soon as its module is there.
 FOREIGN: dict[str, str] = {
+    "sctranslator": "sclm.models.sctranslator.checkpoint",
+    "geneformer": "sclm.models.geneformer.checkpoint",
     "scgpt": "sclm.models.scgpt.checkpoint",
 }
 _CONVERSION = 1  # a cached conversion of another number is not used again
