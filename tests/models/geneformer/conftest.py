@@ -61,3 +61,31 @@ def values() -> np.ndarray:
     counts = np.random.default_rng(0).poisson(1.5, size=(6, 30)).astype(np.float32)
     counts[2] = 0
     return counts
+
+
+@pytest.fixture
+def write_checkpoint(write_dictionaries: Callable) -> Callable[..., Path]:
+    """Writes a small network in the original layout, with noise in every tensor, and its dictionaries; gives the folder."""
+    import torch
+    from safetensors.torch import save_file
+
+    from sclm.models.geneformer.network import HEADS, GeneformerConfig, bert_config
+
+    def write(folder: Path, version: str = "V2", head: str = "masked", n_classes: int = 3, **settings: Any) -> Path:
+        write_dictionaries(folder, version)
+        classes = () if head == "masked" else tuple(f"class {i}" for i in range(n_classes))
+        sizes = {"layers": 3, "width": 16, "heads": 2, "feed_forward": 24, "max_length": 16} | settings
+        config = bert_config(GeneformerConfig(**sizes, head=head, classes=classes), {"V1": 32, "V2": 34}[version])
+        network = HEADS[head](config)
+        generator = torch.Generator().manual_seed(7)
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(1 + 0.3 * noise if "LayerNorm.weight" in name else 0.4 * noise)
+        tensors = {n: t.clone() for n, t in network.state_dict().items() if "predictions.decoder" not in n}
+        save_file(tensors, folder / "model.safetensors")
+        written = config.to_dict() | {"architectures": [HEADS[head].__name__], "model_type": "bert"}
+        (folder / "config.json").write_text(json.dumps(written))
+        return folder
+
+    return write

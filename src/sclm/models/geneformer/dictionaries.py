@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sclm.cells import GeneVocabulary
-from sclm.models.geneformer.published import PUBLISHED, advice, identity, is_published
+from sclm.models.geneformer.published import PUBLISHED, advice, identity, is_published, refuse_pointer
 from sclm.models.restricted_pickle import load_restricted
 
 if TYPE_CHECKING:
@@ -276,6 +276,7 @@ def _assemble(path: Path, tokens: Mapping[str, int], places: list[Path], folder:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    refuse_pointer(path)
     if path.suffix == ".json":
         try:
             content = json.loads(path.read_text(encoding="utf-8"))

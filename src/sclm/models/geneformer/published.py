@@ -108,3 +108,12 @@ def advice(folder: Path, version: str | None) -> str:
         files = " ".join(f"{PUBLISHED[name].folder}/{file}" for file, _ in PUBLISHED[name].files.values())
         commands.append(f"{name}: `hf download {REPOSITORY} {files} --revision {REVISION} --local-dir {folder}`")
     return f"Download the published ones ({'; '.join(commands)}), or copy these files into {folder / 'geneformer'}."
+
+
+def refuse_pointer(path: Path) -> None:
+    """ValueError where a file is git-lfs's stand-in for one that was not fetched."""
+    with path.open("rb") as handle:
+        if handle.read(23) == b"version https://git-lfs":
+            raise ValueError(
+                f"{path} is a pointer of git-lfs, not the file itself: run `git lfs pull` in the clone, or fetch it with `hf download`."
+            )
