@@ -22,8 +22,8 @@ class LabelHead:
     Parameters
     ----------
     arrays
-        ``linear<i>.weight`` (out, in) and ``linear<i>.bias``, ``norm<i>.weight`` and ``norm<i>.bias`` between them; or ``points``
-        (N, D) float16 of unit length and ``codes`` (N,) int32. And those of a :class:`~sclm.evidence.ReferenceSpace`:
+        ``linear<i>.weight`` (out, in) and ``linear<i>.bias``, ``norm<i>.weight`` and ``norm<i>.bias`` between them; or ``centre`` (D,),
+        ``points`` (N, D) float16 of unit length and ``codes`` (N,) int32. And those of a :class:`~sclm.evidence.ReferenceSpace`:
         ``space_genes``, ``space_components``, ``space_landmarks``.
     n_types
         K.
@@ -47,8 +47,17 @@ class LabelHead:
 
     @classmethod
     def neighbours(cls, vectors: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
-        """Arrays of a vote of reference cells: vectors (N, D), type of each (N,). Half precision turns a vector by 1e-3 at most."""
-        return {"points": unit(vectors).astype(np.float16), "codes": codes.astype(np.int32)}
+        """Arrays of a vote of reference cells: vectors (N, D), type of each (N,).
+
+        Vectors of an encoder point the same way but for a little: their mean is taken out before the angle between two is measured,
+        and half precision is then enough.
+        """
+        centre = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return {
+            "centre": centre,
+            "points": unit(vectors - centre).astype(np.float16),
+            "codes": codes.astype(np.int32),
+        }
 
     @classmethod
     def space(cls, vectors: np.ndarray, held_out: np.ndarray, seed: int) -> tuple[dict[str, np.ndarray], float]:
@@ -66,7 +75,7 @@ class LabelHead:
     def scores(self, vectors: np.ndarray) -> np.ndarray:
         """(n, K) float64 scores of vectors (n, D) before the temperature: logits, or logarithms of votes."""
         if self._points is not None:
-            return np.log(self._votes(unit(vectors)) + _SMOOTHING)
+            return np.log(self._votes(unit(vectors - self.arrays["centre"])) + _SMOOTHING)
         return run_layers(self.arrays, vectors)
 
     def novelty(self, vectors: np.ndarray) -> np.ndarray:

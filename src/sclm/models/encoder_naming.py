@@ -14,8 +14,6 @@ from sclm.models.encoder_head import LabelHead
 from sclm.models.neural import NeuralFamily
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sclm.cells import Cells, CellSource, GeneVocabulary
 
 _PREFIX = "labels."  # of the head's arrays in a checkpoint
@@ -68,7 +66,8 @@ class NamesCells(NeuralFamily):
             ``"frozen"``
                 Multinomial logistic regression on standardised vectors of the encoder, from scikit-learn.
             ``"neighbours"``
-                Nothing: the nearest reference cells by cosine vote (reference mapping). Their vectors are kept in half precision.
+                Nothing: the nearest reference cells vote, by the cosine of vectors whose mean was taken out (reference mapping).
+                Those of the reference are kept in half precision.
             ``"lora"``
                 A head (linear, ReLU and layer norm, `head_layers` - 1 times, and a linear layer: that of scGPT), together with low-rank
                 adapters of the linear maps in attention and feed-forward layers, :math:`W x + 2 B A x` (Hu et al., 2022), which
@@ -142,7 +141,8 @@ class NamesCells(NeuralFamily):
                 f"This {self.family!r} model gives vectors and no names: it has learnt no cell types. Teach it on labelled cells: "
                 f"model = sclm.train({self.family!r}, reference, label_key=...{where})."
             )
-        vectors = encoder.embed(cells, hidden_layer=config.label_layer, pooling=config.label_pooling)
+        tokens = encoder.tokenise(cells)
+        vectors = encoder.embed_tokens(tokens, hidden_layer=config.label_layer, pooling=config.label_pooling)
         filled = ~np.isnan(vectors[:, 0])
         n_types = len(config.labels)
         probabilities = np.full((len(filled), n_types), 1.0 / n_types, dtype=np.float32)
