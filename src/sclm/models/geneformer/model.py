@@ -77,18 +77,35 @@ class Geneformer(EncoderFamily):
     ) -> Self:
         """The inverse of :meth:`arrays`, on the CPU."""
         arrays = dict(arrays)
+        head = cls.take_head(config, arrays)
         dictionaries = Dictionaries.from_arrays(vocabulary, arrays)
         network = cls.build(config, vocabulary)
         load_own_state(network, {name: torch.from_numpy(array) for name, array in arrays.items()})
-        return cls(config, vocabulary, network, card, dictionaries=dictionaries)
+        model = cls(config, vocabulary, network, card, dictionaries=dictionaries)
+        model.head = head
+        return model
 
     @classmethod
     def fit(
-        cls, source: CellSource, *, preset: str = "small", genes: Any = None, seed: int = 0, **options: Any
+        cls,
+        source: CellSource,
+        *,
+        label_key: str | None = None,
+        preset: str = "small",
+        genes: Any = None,
+        seed: int = 0,
+        **options: Any,
     ) -> Self:
-        """Pre-train on the cells of a source: see :func:`sclm.models.geneformer.fitting.fit_geneformer`."""
+        """Pre-train on the cells of a source: see :func:`sclm.models.geneformer.fitting.fit_geneformer`.
+
+        With `label_key` the model learns to name cells: see :meth:`~sclm.models.encoder.EncoderFamily.fit_labels`.
+        """
         from sclm.models.geneformer.fitting import fit_geneformer
 
+        if label_key is not None:
+            if options.get("base") is None:
+                options["preset"] = preset
+            return cls.fit_labels(source, label_key=label_key, genes=genes, seed=seed, **options)
         return fit_geneformer(cls, source, preset=preset, genes=genes, seed=seed, **options)
 
     # What it is ------------------------------------------------------------------------------------------------------
