@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from sclm.evidence.backoff import BackOff, back_off
 from sclm.evidence.calibration import fit_temperature, softmax
+from sclm.evidence.coexpression import coexpression
 from sclm.evidence.coverage import Coverage, judge_coverage, marker_scores, residual_genes, signature_markers
+from sclm.evidence.edges import strongest_edges
 from sclm.evidence.novelty import ReferenceSpace
 from sclm.evidence.nulls import GeneNull, NullTest, benjamini_hochberg, matched_genes
 from sclm.evidence.permutations import PermutationTest, mean_shift_test, permutation_test
 from sclm.evidence.plausibility import PlausibilityGuard
+from sclm.evidence.profiles import judge_profiles, moved_counts
 from sclm.evidence.voting import consensus, over_cluster
 
 __all__ = [
@@ -21,15 +24,19 @@ __all__ = [
     "ReferenceSpace",
     "back_off",
     "benjamini_hochberg",
+    "coexpression",
     "consensus",
     "fit_temperature",
     "judge_coverage",
+    "judge_profiles",
     "marker_scores",
     "matched_genes",
     "mean_shift_test",
+    "moved_counts",
     "over_cluster",
     "permutation_test",
     "residual_genes",
     "signature_markers",
     "softmax",
+    "strongest_edges",
 ]

@@ -14,6 +14,7 @@ import torch
 
 from sclm.cells import Ragged, require_overlap
 from sclm.models.encoder_naming import NamesCells
+from sclm.models.encoder_networks import LinksGenes
 from sclm.nn import buckets
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Tokens(NamedTuple):
         return Tokens(*(None if part is None else take_ragged(part, rows) for part in self))  # type: ignore[arg-type]
 
 
-class EncoderFamily(NamesCells, abc.ABC):
+class EncoderFamily(NamesCells, LinksGenes, abc.ABC):
     """A family whose network gives one state a gene, and from these one vector a cell.
 
     A subclass says how cells become tokens (:meth:`tokenise`), what the network makes of them (:meth:`states`), how a cell's vector
