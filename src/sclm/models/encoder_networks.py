@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from sclm.evidence import strongest_edges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from sclm.cells import Cells
 
@@ -35,7 +36,6 @@ class LinksGenes:
         *,
         sources: Sequence[str] | None = None,
         seed: int = 0,
-        progress: Callable[[int], None] | None = None,
     ) -> pd.DataFrame:
         r"""Edges between genes, the strongest of each gene.
 
@@ -60,8 +60,6 @@ class LinksGenes:
             Genes from which edges start, for example transcription factors; None: all of `genes`.
         seed
             Of what is drawn while cells are written as tokens.
-        progress
-            Called with the number of cells that were done.
 
         Returns
         -------
@@ -90,10 +88,10 @@ class LinksGenes:
         if cells is None:
             raise ValueError("method='attention' needs cells= that the network reads, found None.")
         if hasattr(encoder, "attention_scores"):
-            found = encoder.attention_scores(cells, genes=asked, seed=seed, progress=progress)
+            found = encoder.attention_scores(cells, genes=asked, seed=seed)
             scores: pd.DataFrame = found[0] if isinstance(found, dict) else found
         else:
-            scores = self._attention(cells, asked, seed, progress)
+            scores = self._attention(cells, asked, seed)
         names = pd.Index(scores.index if asked is None else asked)
         matrix = scores.to_numpy()
         return strongest_edges(lambda some: matrix[some], names, k=k, sources=sources)
@@ -114,9 +112,7 @@ class LinksGenes:
         place = np.cumsum(encoder.vocabulary.is_gene) - 1  # of a token among the genes
         return pd.Index(asked), table.to_numpy()[place[ids]]
 
-    def _attention(
-        self, cells: Cells, asked: list[str] | None, seed: int, progress: Callable[[int], None] | None
-    ) -> pd.DataFrame:
+    def _attention(self, cells: Cells, asked: list[str] | None, seed: int) -> pd.DataFrame:
         """Mean attention times number of tokens (G, G), over the cells that express both; NaN for pairs that none does."""
         encoder: Any = self
         tokens = encoder.tokenise(cells, seed=seed)
@@ -143,10 +139,10 @@ class LinksGenes:
                 at = at[inside]
                 total[at[:, None], at[None, :]] += of_cell[keep][:, keep][inside][:, inside]
                 seen[at[:, None], at[None, :]] += 1
-            if progress is not None:
-                progress(len(rows))
+            bar.update(len(rows))
 
-        encoder.over_batches(tokens, add)
+        with tqdm(total=cells.n_cells, desc="attention", unit=" cells", delay=2, leave=False) as bar:
+            encoder.over_batches(tokens, add)
         mean = torch.where(seen > 0, total / seen.clamp(min=1), torch.nan)[:n, :n]
         index = pd.Index([encoder.vocabulary.tokens[i] for i in wanted])
         return pd.DataFrame(mean.numpy(), index=index, columns=index)
