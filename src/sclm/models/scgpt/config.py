@@ -57,6 +57,10 @@ class ScGPTConfig(EncoderConfig):
 
     # training
     objective: str = "none"  # what it was trained for by us: "masking", "integration", "perturbation"
+    perturbations: tuple[str, ...] = ()  # names that it was trained on
+    control: str = ""  # label of unperturbed cells
+    relative: bool = False  # whether predictions are the control mean plus a difference; True in models trained here
+    response_cells: int = 300  # control cells whose predictions are averaged, as in the original
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
     batch_size: int = 32

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from torch.nn import functional
 
+from sclm.cells import log_normalise
 from sclm.cells.columns import move_columns
 from sclm.models.encoder import EncoderFamily, Tokens
+from sclm.models.scgpt.attention import attention_scores
 from sclm.models.scgpt.config import ScGPTConfig
+from sclm.models.scgpt.fitting import fit_encoder
 from sclm.models.scgpt.network import ScGPTNetwork
-from sclm.models.scgpt.tokens import cell_tokens, deleted, overexpressed
+from sclm.models.scgpt.panel import move_log
+from sclm.models.scgpt.response import fit_response, respond
+from sclm.models.scgpt.tokens import cell_tokens, deleted, overexpressed, value_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import scipy.sparse as sp
 
-    from sclm.cells import Cells, GeneMatch, GeneVocabulary
+    from sclm.cells import Cells, CellSource, GeneMatch, GeneVocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +49,6 @@ class ScGPT(EncoderFamily):
     family: ClassVar[str] = "scgpt"
     Config: ClassVar[type] = ScGPTConfig
     poolings: ClassVar[tuple[str, ...]] = ("cls", "mean")
-    #: Names of the linear layers that LoRA adapts, as ``peft`` takes them.
-    lora_targets: ClassVar[tuple[str, ...]] = ("qkv", "out", "linear1", "linear2")
 
     def __init__(
         self, config: ScGPTConfig, vocabulary: GeneVocabulary, network: ScGPTNetwork, card: dict[str, Any] | None = None
@@ -58,6 +61,113 @@ class ScGPT(EncoderFamily):
     def build(cls, config: ScGPTConfig, vocabulary: GeneVocabulary) -> ScGPTNetwork:
         """A network of this configuration with random weights."""
         return ScGPTNetwork(config, len(vocabulary), int(vocabulary.lookup(["<pad>"])[0]))
+
+    # Training --------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def fit(
+        cls,
+        source: CellSource,
+        *,
+        base: ScGPT | None = None,
+        preset: str | None = None,
+        objective: str | None = None,
+        label_key: str | None = None,
+        batch_key: str | None = None,
+        perturbation_key: str | None = None,
+        control: str | None = None,
+        obs_keys: Sequence[str] | None = None,
+        genes: Any = None,
+        n_panel: int = 1200,
+        folder: Any = None,
+        max_minutes: float | None = None,
+        accelerator: str = "auto",
+        devices: Any = "auto",
+        precision: Any = None,
+        progress_bar: bool = True,
+        seed: int = 0,
+        **options: Any,
+    ) -> Self:
+        """Train from scratch, or go on from a trained model.
+
+        Parameters
+        ----------
+        source
+            Raw counts, with the columns of ``.obs`` that are named here.
+        base
+            A model to go on from; its sizes and genes are kept. None: from scratch on the genes of the data.
+        preset
+            Sizes from scratch: ``"tiny"``, ``"small"`` (the default) or ``"whole-human"``.
+        objective
+            ``"masking"``: values of hidden genes are guessed from the other genes and from the cell's vector. ``"integration"``: the same
+            on variable genes with zeros, while batches are made alike; needs `batch_key`. ``"perturbation"``: expression after
+            a perturbation from control cells; needs `perturbation_key` and `control`. By default the last where a `perturbation_key`
+            is given, and masking otherwise.
+        label_key
+            Cell types to learn on top: see :meth:`fit_labels`, which takes all other arguments.
+        batch_key
+            Batch of a cell. With masking whole batches are held out; with perturbations a perturbed cell is paired with a control cell
+            of its batch.
+        perturbation_key, control
+            Column with the perturbed genes (``"JAK2"``, ``"JAK2+STAT1"``), and its label of unperturbed cells.
+        obs_keys
+            Not read.
+        genes
+            Restrict a model from scratch to the genes shared with these.
+        n_panel
+            Variable genes that an integrating model reads, or a perturbation model predicts, at most.
+        folder
+            Where the run is kept: a call that was killed goes on there when it is repeated.
+        max_minutes
+            Stop training after that time.
+        accelerator, devices, precision, progress_bar
+            As in :func:`sclm.training.fit`.
+        seed
+            Of everything random.
+        **options
+            Fields of :class:`~sclm.models.scgpt.config.ScGPTConfig`.
+
+        Returns
+        -------
+        The model.
+
+        Raises
+        ------
+        ValueError
+            If there are too few cells, batches or genes, or settings contradict each other.
+        TypeError
+            If there is no such option, or the objective lacks its column.
+        """
+        if label_key is not None:
+            named = {
+                "base": base,
+                "preset": preset,
+                "objective": objective,
+                "max_minutes": max_minutes,
+                "precision": precision,
+            }
+            given = {name: value for name, value in named.items() if value is not None}
+            return cls.fit_labels(
+                source, label_key=label_key, batch_key=batch_key, genes=genes, seed=seed, accelerator=accelerator, devices=devices,
+                progress_bar=progress_bar, **given, **options,
+            )  # fmt: skip
+        if objective is None:
+            objective = "masking" if perturbation_key is None else "perturbation"
+        if base is not None and not isinstance(base, ScGPT):
+            raise TypeError(f"base must be an scgpt model, found {type(base).__name__}. Load one with sclm.load.")
+        training = {
+            "folder": folder, "max_minutes": max_minutes, "accelerator": accelerator, "devices": devices, "precision": precision,
+            "progress_bar": progress_bar,
+        }  # fmt: skip
+        common: dict[str, Any] = {
+            "base": base, "preset": preset, "batch_key": batch_key, "genes": genes, "n_panel": n_panel, "seed": seed,
+            "training": training, "options": options,
+        }  # fmt: skip
+        if objective == "perturbation":
+            return fit_response(cls, source, perturbation_key=perturbation_key, control=control, **common)  # type: ignore[return-value]
+        if objective not in ("masking", "integration"):
+            raise ValueError(f"objective must be 'masking', 'integration' or 'perturbation', found {objective!r}.")
+        return fit_encoder(cls, source, objective=objective, **common)  # type: ignore[return-value]
 
     # What the base asks for ------------------------------------------------------------------------------------------
 
@@ -101,8 +211,12 @@ class ScGPT(EncoderFamily):
         counts, ids = self.known_counts(cells)
         return cell_tokens(counts, ids, self.config, cls_id=self.cls_id, seed=seed)
 
+    def bins(self, counts: sp.csr_matrix, *, seed: int = 0) -> np.ndarray:
+        """Values (nnz,) float32 at which the network reads non-zero counts."""
+        return value_tokens(counts, self.config, seed=seed)
+
     def known_counts(self, cells: Cells) -> tuple[sp.csr_matrix, np.ndarray]:
-        """Counts of the genes that the model knows, columns by token id: CSR (n_cells, n_genes), and the ids (n_genes,)."""
+        """Counts (or log1p values) of the genes that the model knows by token id: CSR (n_cells, n_genes), and the ids (n_genes,)."""
         if self._matched is None or not self._matched[0].equals(cells.genes):
             self._matched = (cells.genes, self.match(cells.genes))
         found = self._matched[1].ids
@@ -112,7 +226,10 @@ class ScGPT(EncoderFamily):
             ids = np.intersect1d(ids, panel.cpu().numpy())
         places = np.full(len(self.vocabulary) + 1, -1, np.int64)
         places[ids] = np.arange(ids.size)
-        return move_columns(cells.counts, places[found], ids.size), ids  # -1, unknown, is the last place: -1 again
+        columns = places[found]  # -1, unknown, is the last place: -1 again
+        if self.config.values == "log":
+            return move_log(log_normalise(cells.counts), columns, ids.size), ids
+        return move_columns(cells.counts, columns, ids.size), ids
 
     def states(self, ids: torch.Tensor, values: torch.Tensor | None, real: torch.Tensor, layer: int) -> torch.Tensor:
         """States (B, L, D) after `layer` layers; 0: the sum of gene and value embeddings."""
@@ -195,3 +312,28 @@ class ScGPT(EncoderFamily):
             yield
         finally:
             self._batch = before
+
+    # Responses to perturbations --------------------------------------------------------------------------------------
+
+    @property
+    def trained_perturbations(self) -> tuple[str, ...]:
+        """Names of the perturbations that it was trained on; none where it was not, or by others."""
+        return self.config.perturbations
+
+    def respond(self, cells: Cells, perturbations: Sequence[Sequence[str]], *, seed: int = 0) -> pd.DataFrame:
+        """Mean profile of control cells after each perturbation; see :func:`~sclm.models.scgpt.response.respond`."""
+        return respond(self, cells, perturbations, seed=seed)
+
+    # Attention -------------------------------------------------------------------------------------------------------
+
+    def attention_scores(
+        self,
+        cells: Cells,
+        *,
+        genes: Sequence[str] | None = None,
+        layer: int = -1,
+        groups: np.ndarray | None = None,
+        seed: int = 0,
+    ) -> dict[int, pd.DataFrame]:
+        """How strongly genes attend to one another; see :func:`~sclm.models.scgpt.attention.attention_scores`."""
+        return attention_scores(self, cells, genes=genes, layer=layer, groups=groups, seed=seed)

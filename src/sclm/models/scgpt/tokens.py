@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import scipy.sparse as sp
 
-from sclm.cells import Ragged, bin_values, log_normalise
+from sclm.cells import Ragged, bin_values
 from sclm.cells.hashes import gene_hashes
 from sclm.cells.kernels import per_cell
 from sclm.models.encoder import Tokens
@@ -31,7 +31,7 @@ def cell_tokens(
     Parameters
     ----------
     counts
-        CSR (n_cells, n_genes), canonical, of values at least 0: genes that the model knows.
+        CSR (n_cells, n_genes), canonical, of values at least 0: genes that the model knows. For models that read log1p values, these.
     ids
         (n_genes,) token id of each column.
     config
@@ -46,10 +46,7 @@ def cell_tokens(
     One sequence a cell, in their order, ``<cls>`` first and genes by column. A cell without genes has ``<cls>`` alone (with zeros
     included: all genes).
     """
-    if config.values == "bins":
-        values = bin_values(counts, config.n_bins, ties=config.ties, seed=seed).astype(np.float32)  # type: ignore[arg-type]
-    else:
-        values = log_normalise(counts).data
+    values = value_tokens(counts, config, seed=seed)
     n_special = int(cls_id is not None)
     if config.include_zeros:
         counts, values = _with_zeros(counts, values)
@@ -76,19 +73,28 @@ def cell_tokens(
     return Tokens(Ragged(out_ids, offsets), Ragged(out_values, offsets))
 
 
+def value_tokens(counts: sp.csr_matrix, config: ScGPTConfig, *, seed: int = 0) -> np.ndarray:
+    """Values (nnz,) float32 of the non-zero entries: bins of the cell, or, in models that read log1p values, these as they are."""
+    if config.values == "log":
+        return counts.data.astype(np.float32, copy=False)
+    return bin_values(counts, config.n_bins, ties=config.ties, seed=seed).astype(np.float32)  # type: ignore[arg-type]
+
+
+def with_zeros(counts: sp.csr_matrix, values: np.ndarray) -> np.ndarray:
+    """Dense (n_cells, n_genes) float32 of values (nnz,) at the places of `counts`, 0 elsewhere."""
+    dense = np.zeros(counts.shape, np.float32)
+    dense[np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr)), counts.indices] = values
+    return dense
+
+
 def _with_zeros(counts: sp.csr_matrix, values: np.ndarray) -> tuple[sp.csr_matrix, np.ndarray]:
     """The same cells with an entry for every gene."""
     n, n_genes = counts.shape
-    dense = np.zeros((n, n_genes), np.float32)
-    rows = np.repeat(np.arange(n), np.diff(counts.indptr))
-    dense[rows, counts.indices] = values
     full = sp.csr_matrix((n, n_genes), dtype=np.float32)
-    raw = np.zeros((n, n_genes), np.float32)
-    raw[rows, counts.indices] = counts.data
-    full.data = raw.ravel()  # (n, n_genes) → (n * n_genes,): explicit zeros stay
+    full.data = with_zeros(counts, counts.data).ravel()  # (n, n_genes) → (n * n_genes,): explicit zeros stay
     full.indices = np.tile(np.arange(n_genes, dtype=np.int64), n)
     full.indptr = np.arange(n + 1, dtype=np.int64) * n_genes
-    return full, dense.ravel()
+    return full, with_zeros(counts, values).ravel()
 
 
 @per_cell

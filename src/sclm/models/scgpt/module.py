@@ -1,0 +1,183 @@
+"""Training: cells whose values are hidden in part, and the loss of guessing them.
+
+B cells · L tokens · D width
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch.nn import functional
+
+from sclm.models.scgpt.generative import generate
+from sclm.models.scgpt.objectives import elastic_similarity, expressed_nll, masked_mse
+from sclm.training import adamw, planned_steps
+
+if TYPE_CHECKING:
+    from sclm.models.encoder import Tokens
+    from sclm.models.scgpt.config import ScGPTConfig
+    from sclm.models.scgpt.network import Outputs, ScGPTNetwork
+
+_SIMILARITY, _SIMILARITY_WEIGHT = 0.8, 10.0  # of the authors' script for integration
+
+
+class Batch(NamedTuple):
+    """Cells to learn from."""
+
+    ids: torch.Tensor  # (B, L) int64, <cls> first
+    values: torch.Tensor  # (B, L) float32 as they are
+    shown: torch.Tensor  # (B, L) float32, hidden ones replaced by the mask value
+    real: torch.Tensor  # (B, L) bool, False at padding
+    hidden: torch.Tensor  # (B, L) bool
+    batches: torch.Tensor  # (B,) int64 batch of each cell, 0 where there are none
+
+
+def hide(
+    tokens: Tokens,
+    batches: np.ndarray,
+    config: ScGPTConfig,
+    *,
+    pad_id: int,
+    generator: np.random.Generator,
+) -> Batch:
+    """Tokens of cells as a batch in which some genes' values are hidden; ``<cls>`` always shows its own.
+
+    Of m genes of a cell ``floor(mask_ratio m)``, at least one, are hidden, chosen uniformly.
+
+    Parameters
+    ----------
+    tokens
+        Of the cells.
+    batches
+        (n_cells,) int64.
+    config
+        Mask ratio and values.
+    pad_id
+        Token id of padding.
+    generator
+        Source of all random numbers.
+
+    Returns
+    -------
+    The batch.
+    """
+    ids = tokens.ids.pad(value=pad_id)
+    values = tokens.values.pad(value=config.pad_value)  # type: ignore[union-attr]
+    lengths = tokens.ids.lengths
+    real = np.arange(ids.shape[1])[None, :] < lengths[:, None]  # (1, L) < (B, 1)
+    order = np.where(real, generator.random(ids.shape), 2.0)
+    order[:, 0] = 3.0  # <cls>
+    n_genes = np.maximum(lengths - 1, 0)
+    n_hidden = np.where(n_genes > 0, np.maximum(1, np.floor(config.mask_ratio * n_genes)), 0)
+    hidden = order.argsort(axis=1, kind="stable").argsort(axis=1) < n_hidden[:, None]
+    shown = np.where(hidden, config.mask_value, values)
+    arrays = (
+        ids.astype(np.int64),
+        values.astype(np.float32),
+        shown.astype(np.float32),
+        real,
+        hidden,
+        batches.astype(np.int64),
+    )
+    return Batch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
+
+
+class ScGPTModule(pl.LightningModule):
+    """Loss and optimiser.
+
+    Parameters
+    ----------
+    network
+        What learns.
+    config
+        Objective, learning rate.
+    """
+
+    def __init__(self, network: ScGPTNetwork, config: ScGPTConfig) -> None:
+        super().__init__()
+        self.network = network
+        self.config = config
+
+    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
+        """The loss of a batch."""
+        return self.loss(batch)
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """The same on held-out cells, logged as ``validation_loss``."""
+        self.log("validation_loss", self.loss(batch), batch_size=len(batch.ids))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with warm-up and cosine decay."""
+        return adamw(
+            self,
+            learning_rate=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
+            total_steps=planned_steps(self.trainer),
+        )
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """That of the configuration's objective."""
+        batches = batch.batches if self.config.batches else None
+        found = self.network(batch.ids, batch.shown, batch.real, batches=batches)
+        if self.config.objective == "integration":
+            return integration_loss(found, batch)
+        unit = (
+            self.config.n_bins**2 / 12
+        )  # the variance of uniform bins: a loss of 1 for each part is that of knowing nothing
+        loss = masking_loss(found, batch) / unit
+        if self.config.generative:
+            loss = loss + self.config.generative * generative_loss(self.network, batch) / unit
+        return loss
+
+
+def masking_loss(found: Outputs, batch: Batch) -> torch.Tensor:
+    """Squared error of hidden values, guessed from the gene's state and from the cell's vector: GEP + GEPC."""
+    loss = masked_mse(_there(found.expression), batch.values, batch.hidden)
+    return loss if found.mvc is None else loss + masked_mse(found.mvc, batch.values, batch.hidden)
+
+
+def integration_loss(found: Outputs, batch: Batch) -> torch.Tensor:
+    """GEP and GEPC, each with the likelihood of being expressed, elastic similarity, and the guess of the batch.
+
+    Weights are those of the authors' script: 1 each, and 10 for the similarity at 0.8.
+    """
+    target, hidden = batch.values, batch.hidden
+    loss = masked_mse(_there(found.expression), target, hidden) + expressed_nll(_there(found.expressed), target, hidden)
+    loss = (
+        loss
+        + masked_mse(_there(found.mvc), target, hidden)
+        + expressed_nll(_there(found.mvc_expressed), target, hidden)
+    )
+    if len(target) > 1:
+        loss = loss + _SIMILARITY_WEIGHT * elastic_similarity(found.cell, _SIMILARITY)
+    return loss + functional.cross_entropy(_there(found.batches), batch.batches)
+
+
+def generative_loss(network: ScGPTNetwork, batch: Batch) -> torch.Tensor:
+    """Squared error of the hidden genes' values, written from the others alone: as pre-trained, with the second pass.
+
+    The hidden genes leave the sequence and are asked for; in the second pass the cell's vector stands at position 0.
+    """
+    ids, values, real = _gathered(batch, batch.real & ~batch.hidden)
+    asked, target, wanted = _gathered(batch, batch.hidden)
+    first = generate(network, ids, values, real, asked)
+    second = generate(network, ids, values, real, asked, cell=first.cell)
+    loss = masked_mse(first.generated_values, target, wanted) + masked_mse(second.generated_values, target, wanted)
+    if first.mvc is None:
+        return loss
+    return loss + masked_mse(first.mvc[:, ids.shape[1] :], target, wanted)
+
+
+def _gathered(batch: Batch, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ids, values and reality (B, M) of the chosen tokens (B, L) of each cell, moved to the left."""
+    order = (~chosen).to(torch.int8).argsort(dim=1, stable=True)[:, : max(1, int(chosen.sum(dim=1).max()))]
+    return batch.ids.gather(1, order), batch.values.gather(1, order), chosen.gather(1, order)
+
+
+def _there(head: torch.Tensor | None) -> torch.Tensor:
+    if head is None:
+        raise ValueError("The network lacks a head that this objective trains: build it with the objective's settings.")
+    return head
