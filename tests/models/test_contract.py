@@ -35,7 +35,7 @@ def families(verb: str) -> list[str]:
 
 
 def test_every_family_is_checked() -> None:
-    checked = [*families("annotate"), *families("generate"), *families("map"), *families("respond")]
+    checked = [*families("annotate"), *families("generate"), *families("map"), *families("respond"), *families("translate")]
     assert sorted(checked) == sorted(FAMILIES)
 
 

@@ -165,8 +165,9 @@ def _from_modalities(data: Any, key: str) -> tuple[AnnData, Proteins]:
         raise ValueError(
             f"no cell of the RNA ({rna.n_obs:,}) is in modality {key!r} ({part.n_obs:,}): check their names."
         )
-    values = np.where((rows >= 0)[:, None], table.values[rows], np.nan).astype(np.float32)
-    return rna, table._replace(values=values)
+    measured, proteins, slot = table
+    values = np.where((rows >= 0)[:, None], measured[rows], np.nan).astype(np.float32)
+    return rna, Proteins(values, proteins, slot)
 
 
 def _checked(stored: Any, names: Sequence[Any], slot: str) -> Proteins:

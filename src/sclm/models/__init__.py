@@ -38,6 +38,9 @@ FAMILIES: dict[str, str] = {
     "additive-response": "sclm.models.baselines.response:AdditiveResponse",
     "ridge-response": "sclm.models.baselines.response:RidgeResponse",
     "sctranslator": "sclm.models.sctranslator.model:ScTranslator",
+    "mean-protein": "sclm.models.baselines.translation:MeanProtein",
+    "own-gene": "sclm.models.baselines.translation:OwnGene",
+    "ridge-protein": "sclm.models.baselines.translation:RidgeProtein",
 }
 # Methods that bring a verb, where they are not named like it: a mapper looks at the section first.
 _METHODS = {"map": "adapt"}

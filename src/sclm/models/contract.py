@@ -267,12 +267,30 @@ class Responder(Protocol):
 
 @runtime_checkable
 class Translator(Protocol):
-    """A model that predicts proteins from RNA."""
+    """A model that predicts proteins from RNA.
+
+    Attributes
+    ----------
+    proteins
+        Names of its panel; empty for published weights, which are asked by name.
+    scale
+        Of the predictions, see :func:`sclm.cells.proteins.scale_proteins`.
+    expectation
+        One row a protein of the panel: how well held-out cells were predicted, beside the baselines; None where unknown.
+    """
+
+    proteins: tuple[str, ...]
+    scale: str
+    expectation: pd.DataFrame | None
 
     def match(self, genes: pd.Index) -> GeneMatch:
         """Overlap of the data's genes with the model's, before any work; raises where it is too small."""
         ...
 
-    def translate(self, cells: Cells) -> pd.DataFrame:
-        """Proteins of each cell, cells x proteins, float32."""
+    def resolve(self, proteins: Sequence[str] | None) -> tuple[list[str], np.ndarray]:
+        """Names as they will be written, and where the model finds them; raises for one that it does not know."""
+        ...
+
+    def translate(self, cells: Cells, *, proteins: Sequence[str] | None = None) -> pd.DataFrame:
+        """Proteins of each cell, cells x proteins, float32; NaN for cells without counts in the model's genes."""
         ...

@@ -77,8 +77,10 @@ class Expectation(NamedTuple):
         )
 
     def table(self, names: Sequence[str]) -> pd.DataFrame:
-        """One row a protein: ``protein``, ``genes``, ``n_cells``, ``correlation``, ``rmse``, ``half_width_90``, and
-        ``correlation_<baseline>`` and ``rmse_<baseline>`` of each baseline.
+        """One row a protein, beside the baselines.
+
+        Columns: ``protein``, ``genes``, ``n_cells``, ``correlation``, ``rmse``, ``half_width_90``, and for each baseline (``ridge``,
+        ``own_gene``, ``mean``) ``correlation_<baseline>`` and ``rmse_<baseline>``.
         """
         found: dict[str, Any] = {
             "protein": list(names),
@@ -100,11 +102,10 @@ class Expectation(NamedTuple):
         facts: dict[str, Any] = {
             "split": held + (", by whole batches" if targets.by_batch else ", drawn at random"),
             "scale": targets.scale,
-            "held out correlation": f"{means[0]:.3f}",
+            "held out correlation": _written(means[0]),
         }
         for baseline, value in zip(BASELINES, means[1:], strict=True):
-            if np.isfinite(value):
-                facts[f"held out correlation of {baseline}"] = f"{value:.3f}"
+            facts[f"held out correlation of {baseline}"] = _written(value)
         errors = [_mean(row) for row in self.rmse]
         facts["held out rmse"] = f"{errors[0]:.3f}"
         facts["held out rmse of mean-protein"] = f"{errors[-1]:.3f}"
@@ -274,6 +275,10 @@ def _hold_out(use: np.ndarray, batches: np.ndarray | None, seed: int) -> tuple[n
         return held, True
     held[generator.permutation(rows)[: max(1, round(wanted))]] = True
     return held, False
+
+
+def _written(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else "not defined: the same for every cell"
 
 
 def _mean(values: np.ndarray) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -83,7 +83,3 @@ def cite(simulate: Callable[..., anndata.AnnData]) -> anndata.AnnData:
     rate = np.column_stack([x[:, 10 * i : 10 * (i + 1)].sum(axis=1) for i in range(3)] + [np.full(240, 6.0)])
     adata.obsm["protein"] = pd.DataFrame(rng.poisson(rate + 2).astype(float), index=adata.obs_names, columns=names)
     return adata
-
-
-def smallest(**options: Any) -> dict[str, Any]:
-    return {"preset": "tiny", "max_epochs": 2, "accelerator": "cpu", "progress_bar": False, **options}

@@ -14,7 +14,6 @@ import torch
 from sclm.cells import GeneVocabulary, align
 from sclm.models.sctranslator.module import ROW, ScTranslatorModule, encoder
 from sclm.models.sctranslator.network import ScTranslatorConfig, ScTranslatorNetwork, translator_width
-from sclm.models.sctranslator.tokens import Batch
 from sclm.models.sctranslator.vocabulary import match_names, protein_numbers, require_known
 from sclm.models.translator import Expectation, baseline_predictions, lognormal, own_columns, prepare_targets
 from sclm.nn import seeded
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from sclm.cells import CellSource
     from sclm.cells.proteins import Proteins
     from sclm.models.sctranslator.model import ScTranslator
+    from sclm.models.sctranslator.tokens import Batch
     from sclm.models.translator import Targets
 
 logger = logging.getLogger(__name__)

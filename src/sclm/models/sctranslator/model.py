@@ -14,9 +14,10 @@ from sclm.models.neural import NeuralFamily
 from sclm.models.sctranslator.fitting import fit_sctranslator
 from sclm.models.sctranslator.module import encoder
 from sclm.models.sctranslator.network import ScTranslatorConfig, ScTranslatorNetwork, cells_at_once
+from sclm.models.sctranslator.panel import Panel
 from sclm.models.sctranslator.tokens import TARGET_SUM, Batch, batch_of, frame
 from sclm.models.sctranslator.vocabulary import match_names, protein_numbers, require_known
-from sclm.models.translator import Expectation, choose_proteins
+from sclm.models.translator import choose_proteins
 from sclm.nn import load_own_state
 
 if TYPE_CHECKING:
@@ -27,44 +28,6 @@ if TYPE_CHECKING:
 
     from sclm.cells import CellSource, GeneMatch, GeneVocabulary
     from sclm.cells.proteins import Proteins
-
-
-class Panel:
-    """What a trained model knows of its proteins; published weights have none.
-
-    Parameters
-    ----------
-    gene_ids
-        (L,) int64: embedding row of each gene of the vocabulary.
-    protein_ids
-        (P,) int64: embedding row of each protein.
-    centre, spread
-        (P,) float32: the network's outputs are multiplied by the spread and added to the centre.
-    expectation
-        How well held-out cells were predicted.
-    """
-
-    def __init__(
-        self,
-        gene_ids: np.ndarray,
-        protein_ids: np.ndarray,
-        centre: np.ndarray,
-        spread: np.ndarray,
-        expectation: Expectation,
-    ) -> None:
-        self.gene_ids, self.protein_ids, self.centre, self.spread = gene_ids, protein_ids, centre, spread
-        self.expectation = expectation
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """By name, for a checkpoint."""
-        own = {name: getattr(self, name) for name in ("gene_ids", "protein_ids", "centre", "spread")}
-        return {f"panel.{name}": array for name, array in own.items()} | self.expectation.arrays()
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Panel:
-        """The inverse of :meth:`arrays`."""
-        own = [arrays[f"panel.{name}"] for name in ("gene_ids", "protein_ids", "centre", "spread")]
-        return cls(*own, Expectation.from_arrays(arrays))
 
 
 class ScTranslator(NeuralFamily):
@@ -256,18 +219,25 @@ class ScTranslator(NeuralFamily):
         (n_cells, n_proteins) float32, indexed as the cells; NaN for cells without counts in the model's genes.
         """
         names, which = self.resolve(proteins)
+        return pd.DataFrame(self._translate(cells, which), index=cells.obs.index, columns=pd.Index(names, dtype=object))
+
+    def _translate(self, cells: Cells, which: np.ndarray, without: int = -1) -> np.ndarray:
+        """(n, P) float32; one gene of the data, by its column, may be deleted after the normalisation."""
         match = self.match(cells.genes)
+        ids = match.ids.copy()
+        if without >= 0:
+            ids[without] = -1
         if self.panel is None:
-            known = np.flatnonzero(match.ids > 0)
+            known = np.flatnonzero(ids > 0)
             values = log_normalise(cells.counts, TARGET_SUM)[:, known]
-            found = self.predict(values, match.ids[known], which)
-            filled = np.diff(values.indptr) > 0
+            found, filled = self.predict(values, ids[known], which), np.diff(values.indptr) > 0
         else:
             counts, _ = align(cells, self.vocabulary, match=match)
             filled = np.diff(counts.indptr) > 0
-            found = self._panel(cells._replace(counts=counts, genes=pd.Index(self.vocabulary.tokens)), match)[:, which]
+            aligned = Cells(counts, pd.Index(self.vocabulary.tokens), cells.obs)
+            found = self._panel(aligned, self.panel, np.unique(ids[ids >= 0]))[:, which]
         found[~filled] = np.nan
-        return pd.DataFrame(found, index=cells.obs.index, columns=pd.Index(names, dtype=object))
+        return found
 
     def predict(self, values: np.ndarray | sp.csr_matrix, gene_ids: np.ndarray, protein_ids: np.ndarray) -> np.ndarray:
         """What published weights make of values and ids, without any preprocessing but the min-max and the frame.
@@ -321,21 +291,18 @@ class ScTranslator(NeuralFamily):
         places = cells.genes.get_indexer(list(genes))
         if (places < 0).any():
             raise KeyError(f"the data have no gene {list(genes)[int(np.flatnonzero(places < 0)[0])]!r}.")
-        before = self.translate(cells, proteins=proteins)
-        rows = []
-        for place in places:
-            kept = np.arange(len(cells.genes)) != place
-            after = self.translate(Cells(cells.counts[:, kept], cells.genes[kept], cells.obs), proteins=proteins)
-            rows.append(np.nanmean((after - before).to_numpy(), axis=0))
-        return pd.DataFrame(np.array(rows, dtype=np.float32), index=list(genes), columns=before.columns)
+        names, which = self.resolve(proteins)
+        before = self._translate(cells, which)
+        filled = np.isfinite(before).all(axis=1)
+        shifts = [(self._translate(cells, which, int(place)) - before)[filled].mean(axis=0) for place in places]
+        return pd.DataFrame(
+            np.array(shifts, dtype=np.float32), index=list(genes), columns=pd.Index(names, dtype=object)
+        )
 
-    def _panel(self, cells: Cells, match: GeneMatch) -> np.ndarray:
-        """(n, P) of the whole panel, from counts in the vocabulary's genes."""
-        panel = self.panel
-        if panel is None:
-            raise RuntimeError("there is no panel")
+    def _panel(self, cells: Cells, panel: Panel, present: np.ndarray) -> np.ndarray:
+        """(n, P) of the whole panel, from counts in the vocabulary's genes, of which the data hold those `present`."""
         here = np.zeros(len(self.vocabulary), dtype=bool)
-        here[match.ids[match.ids >= 0]] = True
+        here[present] = True
         ids, real = self._protein_frame(panel.protein_ids)
         encode = encoder(self.config, panel.gene_ids, here, ids, real)
         out = []

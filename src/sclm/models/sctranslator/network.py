@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -18,7 +18,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from sclm.models.neural import NeuralConfig
 from sclm.models.sctranslator.attention import FavorAttention
-from sclm.models.sctranslator.tokens import Batch
+
+if TYPE_CHECKING:
+    from sclm.models.sctranslator.tokens import Batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

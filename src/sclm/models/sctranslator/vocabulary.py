@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,13 +14,14 @@ from sclm.models.restricted_pickle import load_restricted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from sclm.cells import GeneMatch
 
 DICTIONARIES = ("EntrezID_to_myID", "hgs_to_EntrezID")
 _FOLDERS = (".", "ID_dic", "../ID_dic", "code/model/ID_dic", "../code/model/ID_dic")  # beside the weights
 _ENDINGS = ("", ".json", ".pickle", ".pkl")
-_LEAST_SHARE, _LEAST_GENES = 0.2, 10  # of the data's genes that the model must know
+_LEAST_SHARE = 0.2  # of the data's genes that the model must know
 WHERE = (
     f"Download the folder code/model/ID_dic of the authors' repository TencentAILabHealthcare/scTranslator (the files "
     f"{' and '.join(DICTIONARIES)}, pickled or as JSON), put it as ID_dic beside the checkpoint and load it again"
@@ -130,7 +130,7 @@ def require_known(names: Sequence[str], match: GeneMatch, known: Mapping[str, in
         Says where to get the dictionaries where they are absent.
     """
     n_known = int((match.ids >= 0).sum())
-    if n_known >= max(min(_LEAST_GENES, len(names)), _LEAST_SHARE * len(names)):
+    if n_known >= max(1.0, _LEAST_SHARE * len(names)):
         return
     shown = ", ".join(map(str, names[:3]))
     problem = (
