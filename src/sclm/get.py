@@ -12,7 +12,18 @@ if TYPE_CHECKING:
     import anndata
     import pandas as pd
 
-__all__ = ["annotate", "embed", "generate", "generate_plausibility", "generate_values", "map_spatial", "probabilities"]
+__all__ = [
+    "annotate",
+    "embed",
+    "generate",
+    "generate_plausibility",
+    "generate_values",
+    "map_spatial",
+    "perturb",
+    "perturb_null",
+    "perturb_profiles",
+    "probabilities",
+]
 
 
 def annotate(adata: anndata.AnnData, *, key: str = "sclm_cell_type") -> pd.DataFrame:
@@ -215,3 +226,99 @@ def map_spatial(adata: anndata.AnnData, *, key: str = "sclm_cell_type_fraction")
             **{name: np.asarray(adata.obsm[slot]).reshape(-1) for name, slot in values.items()},
         }
     )
+
+
+def perturb(adata: anndata.AnnData, *, key: str = "sclm_perturb") -> pd.DataFrame:
+    """Perturbations of a screen, best first; or what is known of each perturbation whose profile was predicted.
+
+    Parameters
+    ----------
+    adata
+        Screened by :func:`sclm.tl.perturb`.
+    key
+        ``key_added`` of that call.
+
+    Returns
+    -------
+    Of a screen the table of effects, each with its null, as :func:`sclm.tl.perturb` describes it. Of predicted profiles one row a
+    perturbation: ``perturbation``, ``standing`` (``"seen"``, ``"combination of seen"``, ``"partly seen"`` or ``"unseen"`` in training),
+    ``n_cells_measured``, and where they were judged ``implausible`` and ``implausible_control`` (shares of cells).
+
+    Raises
+    ------
+    KeyError
+        If there is no such result.
+    """
+    entry = results.read(adata, key, "perturb")
+    if "effects" in entry:
+        return entry["effects"].reset_index(drop=True)
+    table = entry["facts"].reset_index(drop=True)
+    if "plausibility" in entry:
+        judged = entry["plausibility"].reset_index(drop=True)
+        table = table.assign(**{name: judged[name] for name in ("implausible", "implausible_control", "suspect")})
+    return table
+
+
+def perturb_null(adata: anndata.AnnData, *, key: str = "sclm_perturb") -> pd.DataFrame:
+    """Random genes of a screen's null, with their effects.
+
+    Parameters
+    ----------
+    adata
+        Screened by :func:`sclm.tl.perturb` with an encoder.
+    key
+        ``key_added`` of that call.
+
+    Returns
+    -------
+    One row a random gene or combination: the columns of abundance and effect of :func:`perturb`, and ``z`` (``goal_z``) by what was
+    learnt without it.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result, or it holds predicted profiles.
+    """
+    entry = results.read(adata, key, "perturb")
+    if "null" not in entry:
+        raise KeyError(
+            f"adata.uns[{key!r}] holds predicted profiles, which have no null; see sclm.get.perturb_profiles."
+        )
+    return entry["null"].reset_index(drop=True)
+
+
+def perturb_profiles(
+    adata: anndata.AnnData, method: str = "model", *, key: str = "sclm_perturb", delta: bool = False
+) -> pd.DataFrame:
+    """Predicted mean profiles of perturbed cells.
+
+    Parameters
+    ----------
+    adata
+        Predicted by :func:`sclm.tl.perturb`.
+    method
+        ``"model"``, or one of the baselines beside it, such as ``"additive-response"``.
+    key
+        ``key_added`` of that call.
+    delta
+        Give the change against the control profile that the predictions start from.
+
+    Returns
+    -------
+    Perturbations x genes, float32: mean log1p of counts scaled to 10,000.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result, it is one of a screen, or there is no such method.
+    """
+    import pandas as pd
+
+    entry = results.read(adata, key, "perturb")
+    if "predicted" not in entry:
+        raise KeyError(f"adata.uns[{key!r}] holds a screen, without profiles; see sclm.get.perturb.")
+    every = {"model": entry["predicted"], **entry["baselines"]}
+    if method not in every:
+        raise KeyError(f"No method {method!r}; there are {', '.join(map(repr, every))}.")
+    values = np.asarray(every[method]) - (np.asarray(entry["control"]) if delta else np.float32(0))
+    return pd.DataFrame(values, index=list(map(str, entry["perturbations"])), columns=list(map(str, entry["genes"])))

@@ -47,7 +47,8 @@ class GeneNull:
     standardised by what was learnt without its tenth of the genes, so that its :math:`z = (y - m) / s` is that of a gene that
     was not looked at. All of these are pooled: a p value is the share of them at least as extreme, :math:`(1 + k) / (1 + n)`,
     and beyond the outer twentieth a generalised Pareto tail through the exceedances of the outer fifth (by probability-weighted
-    moments, shape held in [0, 0.5]: never lighter than exponential). That is how a few hundred genes give p values small enough for a screen.
+    moments, shape held in [0, 0.5]: never lighter than exponential). That is how a few hundred genes give p values that are
+    small enough for a screen.
 
     Parameters
     ----------
@@ -60,6 +61,11 @@ class GeneNull:
     ------
     ValueError
         If fewer than 20 null genes are left, or shapes do not fit.
+
+    Attributes
+    ----------
+    null_z
+        (n,) of each null gene by what was learnt without it; NaN for those without an effect.
     """
 
     def __init__(self, effect: ArrayLike, features: ArrayLike) -> None:
@@ -85,8 +91,10 @@ class GeneNull:
             mean, sd = _Surface.fit(y[fold != i], x[fold != i]).at(x[fold == i])
             z[fold == i] = (y[fold == i] - mean) / sd
         self._surface = _Surface.fit(y, x)
-        self.z = np.sort(z)  # (n,) of the null genes, ascending
-        self._upper, self._lower = _Tail.fit(self.z), _Tail.fit(-self.z[::-1])
+        self.null_z = np.full(len(there), np.nan)
+        self.null_z[there] = z
+        ascending = np.sort(z)
+        self._upper, self._lower = _Tail.fit(ascending), _Tail.fit(-ascending[::-1])
 
     def test(self, effect: ArrayLike, features: ArrayLike, *, alternative: str = "two-sided") -> NullTest:
         """Effects of other genes against this null.

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from sclm.tl._embed import embed
     from sclm.tl._generate import generate
     from sclm.tl._map_spatial import map_spatial
+    from sclm.tl._perturb import perturb
     from sclm.tl._request import request
 
-__all__ = ["annotate", "embed", "generate", "map_spatial", "request"]
+__all__ = ["annotate", "embed", "generate", "map_spatial", "perturb", "request"]
 
 
 def __getattr__(name: str) -> Any:
