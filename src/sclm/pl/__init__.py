@@ -16,6 +16,8 @@ if TYPE_CHECKING:
         generate_umap,
     )
     from sclm.pl._map_spatial import map_spatial
+    from sclm.pl._perturb import perturb, perturb_profiles, perturb_ranks
+    from sclm.pl._translate import translate, translate_expected
 
 __all__ = [
     "annotate",
@@ -28,9 +30,12 @@ __all__ = [
     "generate_mean_variance",
     "generate_umap",
     "map_spatial",
+    "perturb",
+    "perturb_profiles",
+    "perturb_ranks",
 ]
 
-_TOOLS = ("annotate", "embed", "generate", "map_spatial")
+_TOOLS = ("annotate", "embed", "generate", "map_spatial", "perturb", "translate")
 _HOMES = {
     name: next(f"_{tool}" for tool in _TOOLS if name.startswith(tool)) for name in __all__
 }  # the file of the tool
