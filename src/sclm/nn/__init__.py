@@ -8,18 +8,57 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sclm.nn.bucketing import buckets
     from sclm.nn.causal_lm import CausalLM
+    from sclm.nn.decoding import SampledNames, sample_names, write_text
+    from sclm.nn.packing import Packed
+    from sclm.nn.prefix_lm import PrefixLM, masked_log_probs
+    from sclm.nn.prompt_cache import PromptCache
     from sclm.nn.randomness import seeded
     from sclm.nn.state import load_own_state, own_state
+    from sclm.nn.tokenizers import HubTokenizer, WordVocabulary
+    from sclm.nn.trie import Trie
+    from sclm.nn.trie_scoring import BestNames, beam_names, score_names
 
 _HOME = {
+    "BestNames": "trie_scoring",
     "CausalLM": "causal_lm",
+    "HubTokenizer": "tokenizers",
+    "Packed": "packing",
+    "PrefixLM": "prefix_lm",
+    "PromptCache": "prompt_cache",
+    "SampledNames": "decoding",
+    "Trie": "trie",
+    "WordVocabulary": "tokenizers",
+    "beam_names": "trie_scoring",
     "buckets": "bucketing",
     "load_own_state": "state",
+    "masked_log_probs": "prefix_lm",
     "own_state": "state",
+    "sample_names": "decoding",
+    "score_names": "trie_scoring",
     "seeded": "randomness",
+    "write_text": "decoding",
 }
 
-__all__ = ["CausalLM", "buckets", "load_own_state", "own_state", "seeded"]
+__all__ = [
+    "BestNames",
+    "CausalLM",
+    "HubTokenizer",
+    "Packed",
+    "PrefixLM",
+    "PromptCache",
+    "SampledNames",
+    "Trie",
+    "WordVocabulary",
+    "beam_names",
+    "buckets",
+    "load_own_state",
+    "masked_log_probs",
+    "own_state",
+    "sample_names",
+    "score_names",
+    "seeded",
+    "write_text",
+]
 
 
 def __getattr__(name: str) -> Any:

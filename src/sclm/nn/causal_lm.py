@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from sclm.nn.pretrained import load_pretrained
+from sclm.nn.pretrained import fingerprint, load_pretrained
 from sclm.nn.randomness import seeded
 from sclm.nn.state import load_own_state, own_state
 
@@ -39,6 +39,8 @@ class CausalLM(torch.nn.Module):
     base_model
         ``{"name", "revision"}`` of the pretrained model underneath, None where made from scratch. ``revision`` is the commit
         on the hub, or None for a local folder.
+    fingerprint
+        Of its weights, empty where made from scratch: see :func:`sclm.nn.pretrained.fingerprint`.
     has_text
         Whether :meth:`embed` and :meth:`logits` work.
     """
@@ -61,6 +63,7 @@ class CausalLM(torch.nn.Module):
         self._config = config
         self.width = int(config.hidden_size)
         self.base_model = base_model
+        self.fingerprint = ""
         self.has_text = has_text
 
     @classmethod
@@ -142,6 +145,7 @@ class CausalLM(torch.nn.Module):
         lora_rank: int = 16,
         revision: str | None = None,
         dtype: str | torch.dtype | None = None,
+        device_map: str | dict[str, Any] | None = None,
         seed: int = 0,
     ) -> Self:
         """A pretrained causal language model, frozen, with trainable low-rank adapters (LoRA, Hu et al., 2022).
@@ -160,12 +164,14 @@ class CausalLM(torch.nn.Module):
             Commit, tag or branch on the hub.
         dtype
             Of the frozen weights, for example ``"bfloat16"``; by default as they are stored. The adapters are float32.
+        device_map
+            Where which part goes, as accelerate takes it: ``"auto"`` spreads a model that fits no single GPU over several.
         seed
             Of the adapters' first values.
 
         Returns
         -------
-        The network on the CPU.
+        The network, on the CPU without a ``device_map``.
 
         Raises
         ------
@@ -176,7 +182,8 @@ class CausalLM(torch.nn.Module):
         """
         if lora_rank < 0:
             raise ValueError(f"lora_rank must be 0 or more, found {lora_rank}.")
-        model = load_pretrained(str(name), revision, dtype)
+        model = load_pretrained(str(name), revision, dtype, device_map)
+        identity = fingerprint(model)  # before LoRA renames what it wraps
         body, head = model.base_model, model.get_output_embeddings()
         model.requires_grad_(False)
         if lora_rank:
@@ -195,7 +202,9 @@ class CausalLM(torch.nn.Module):
         config = model.config.get_text_config(decoder=True)
         # What was asked for may be a branch; what was loaded is a commit. A local folder has none.
         base = {"name": str(name), "revision": getattr(model.config, "_commit_hash", None) or revision}
-        return cls(body, config=config, head=head, base_model=base, has_text=True)
+        network = cls(body, config=config, head=head, base_model=base, has_text=True)
+        network.fingerprint = identity
+        return network
 
     # ------------------------------------------------------------------ reading
 
@@ -255,9 +264,30 @@ class CausalLM(torch.nn.Module):
         head = self.head
         if head is None:
             return torch.nn.functional.linear(hidden, self.body.get_input_embeddings().weight)
-        scores = head(hidden.to(head.weight.dtype))
+        return self._capped(head(hidden.to(head.weight.dtype)))
+
+    def logits_of(self, hidden: torch.Tensor, at: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Scores (B, E) float32 of one token each, ``tokens`` (E,), from the states at ``at`` (E,) of (B, N, D)."""
+        self._require_text()
+        head = self.head if self.head is not None else self.body.get_input_embeddings()
+        if head.weight.is_meta:  # weights that stand elsewhere come with a call
+            return self.logits(hidden)[:, at, tokens].float()
+        place = head.weight.device
+        scores = torch.einsum(
+            "bed,ed->be", hidden[:, at].float(), head.weight[tokens.to(place)].to(hidden.device).float()
+        )
+        bias = getattr(head, "bias", None)
+        return self._capped(scores if bias is None else scores + bias[tokens.to(place)].to(scores.device))
+
+    def _capped(self, scores: torch.Tensor) -> torch.Tensor:
         cap = getattr(self._config, "final_logit_softcapping", None)  # Gemma 2
         return scores if cap is None else torch.tanh(scores / cap) * cap
+
+    @property
+    def vocab_size(self) -> int:
+        """V, rows of the text embeddings."""
+        self._require_text()
+        return int(self.body.get_input_embeddings().weight.shape[0])
 
     def _require_text(self) -> None:
         if not self.has_text:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +35,12 @@ def _source(name: str) -> str:
     return str(folder)
 
 
-def load_pretrained(name: str, revision: str | None, dtype: str | torch.dtype | None) -> Any:
+def load_pretrained(
+    name: str,
+    revision: str | None,
+    dtype: str | torch.dtype | None,
+    device_map: str | dict[str, Any] | None = None,
+) -> Any:
     """Causal language model of a hub or a folder, from safetensors only; FileNotFoundError or ValueError say what is wrong.
 
     Parameters
@@ -44,10 +51,12 @@ def load_pretrained(name: str, revision: str | None, dtype: str | torch.dtype | 
         Commit, tag or branch on the hub.
     dtype
         Of the weights; None: as they are stored.
+    device_map
+        Where which part goes, as accelerate takes it (``"auto"`` spreads a model over the GPUs that are there); None: the CPU.
 
     Returns
     -------
-    The model of transformers, on the CPU.
+    The model of transformers.
     """
     from transformers import AutoModelForCausalLM
 
@@ -61,6 +70,7 @@ def load_pretrained(name: str, revision: str | None, dtype: str | torch.dtype | 
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                **({} if device_map is None else {"device_map": device_map}),
             )
     except OSError as error:
         raise FileNotFoundError(
@@ -76,6 +86,92 @@ def load_pretrained(name: str, revision: str | None, dtype: str | torch.dtype | 
             "The download may be incomplete."
         )
     return model
+
+
+def load_tokenizer(name: str, revision: str | None) -> Any:
+    """Tokenizer of a language model of a hub or a folder; FileNotFoundError or ValueError say what is wrong.
+
+    Parameters
+    ----------
+    name, revision
+        As in :func:`load_pretrained`.
+
+    Returns
+    -------
+    The tokenizer of transformers. No code of the repository is run.
+    """
+    from transformers import AutoTokenizer
+
+    source = _source(name)
+    try:
+        with _quiet():
+            return AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"Could not read the tokenizer of {source!r} ({type(error).__name__}). It is tokenizer.json and "
+            "tokenizer_config.json beside the weights: put them there, or download the model again with both."
+        ) from error
+
+
+def fingerprint(model: Any) -> str:
+    """What tells a pretrained model from another: ``"<shapes>-<values>"``, 16 hexadecimal digits each.
+
+    The first digest is of the architecture and the shape of every weight. The second is of a sample of each weight, rounded to
+    bfloat16, so that the precision in which a model is loaded does not matter; it is ``"unread"`` where weights are not in
+    memory. See :func:`same_base`.
+
+    Parameters
+    ----------
+    model
+        Of transformers, before adapters are added.
+
+    Returns
+    -------
+    The fingerprint.
+    """
+    import torch
+
+    weights = sorted(model.named_parameters())
+    shapes = [type(model).__name__, *((name, tuple(weight.shape)) for name, weight in weights)]
+    first = hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]
+    if any(weight.is_meta for _, weight in weights):
+        return f"{first}-unread"
+    digest = hashlib.sha256()
+    for _, weight in weights:
+        flat = weight.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 64)][:64].cpu()  # at most 64 values, spread evenly
+        digest.update(sample.to(torch.bfloat16).view(torch.int16).numpy().tobytes())
+    return f"{first}-{digest.hexdigest()[:16]}"
+
+
+def same_base(expected: str, found: str, name: str) -> None:
+    """Refuse a pretrained model that is not the one that adapters were trained on.
+
+    Parameters
+    ----------
+    expected, found
+        From :func:`fingerprint`: on record, and of the model at hand. Empty: nothing is on record.
+    name
+        Of the model at hand.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, or values do where both are known.
+    """
+    if not expected:
+        return
+    wants, has = expected.partition("-"), found.partition("-")
+    if wants[0] != has[0]:
+        what = "of another architecture or size"
+    elif "unread" not in (wants[2], has[2]) and wants[2] != has[2]:
+        what = "of the same shape with other weights"
+    else:
+        return
+    raise ValueError(
+        f"{name} is not the language model that this checkpoint was trained on, but one {what}: expected fingerprint "
+        f"{expected}, found {found}. Adapters fit their own base only: get the one that config.json names, in its revision."
+    )
 
 
 @contextmanager
