@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -9,6 +10,9 @@ import pandas as pd
 import torch
 
 from sclm.cells import align, require_overlap
+from sclm.evidence.backoff import UNKNOWN
+from sclm.knowledge import Ontology
+from sclm.models.contract import Annotation
 from sclm.models.encoder import EncoderFamily, Tokens, take_ragged
 from sclm.models.geneformer.dictionaries import SPECIAL, Dictionaries
 from sclm.models.geneformer.network import GeneformerConfig, GeneformerNetwork
@@ -18,6 +22,8 @@ from sclm.nn import load_own_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import scipy.sparse as sp
 
     from sclm.cells import Cells, CellSource, GeneMatch, GeneVocabulary, Ragged
 
@@ -59,6 +65,7 @@ class Geneformer(EncoderFamily):
     ) -> None:
         super().__init__(config, vocabulary, network, card)
         self.dictionaries = dictionaries
+        self._matched: tuple[pd.Index, GeneMatch] | None = None
 
     # A checkpoint ----------------------------------------------------------------------------------------------------
 
@@ -80,7 +87,7 @@ class Geneformer(EncoderFamily):
         head = cls.take_head(config, arrays)
         dictionaries = Dictionaries.from_arrays(vocabulary, arrays)
         network = cls.build(config, vocabulary)
-        load_own_state(network, {name: torch.from_numpy(array) for name, array in arrays.items()})
+        load_own_state(network, {name: torch.tensor(array) for name, array in arrays.items()})
         model = cls(config, vocabulary, network, card, dictionaries=dictionaries)
         model.head = head
         return model
@@ -170,14 +177,19 @@ class Geneformer(EncoderFamily):
         -------
         :class:`~sclm.models.encoder.Tokens` without values; a cell without genes of the model has no token.
         """
-        counts, _ = align(cells, self.vocabulary, min_share=0.0, match=self.match(cells.genes))
-        return Tokens(rank_tokens(counts, self.dictionaries, self.config.max_length), None)
+        return Tokens(rank_tokens(self._counts(cells), self.dictionaries, self.config.max_length), None)
 
     def token_counts(self, cells: Cells) -> Ragged:
         """Counts per 10,000 of each token of :meth:`tokenise`, float64: the original's ``keep_counts``; 0 at special tokens."""
-        counts, _ = align(cells, self.vocabulary, min_share=0.0, match=self.match(cells.genes))
+        counts = self._counts(cells)
         totals = np.asarray(cells.counts.sum(axis=1, dtype=np.float64)).ravel()
         return token_counts(rank_tokens(counts, self.dictionaries, self.config.max_length), counts, totals)
+
+    def _counts(self, cells: Cells) -> sp.csr_matrix:
+        """Counts (n, V) of the tokens; a stream of blocks is matched once."""
+        if self._matched is None or not self._matched[0].equals(cells.genes):
+            self._matched = (cells.genes, self.match(cells.genes))
+        return align(cells, self.vocabulary, min_share=0.0, match=self._matched[1])[0]
 
     # Tokens to vectors -----------------------------------------------------------------------------------------------
 
@@ -201,6 +213,10 @@ class Geneformer(EncoderFamily):
         if pooling == "cls":
             return self.network.states(ids, real, layer, first_only=True)[:, 0]
         return super().encode(ids, values, real, layer, pooling)
+
+    def attention(self, ids: torch.Tensor, values: torch.Tensor | None, real: torch.Tensor) -> torch.Tensor:
+        """Attention (B, L, L) of the last layer, averaged over heads: rows attend, and sum to 1."""
+        return self.network.attention(ids, real, self.n_layers).mean(dim=1)
 
     def gene_embeddings(self) -> pd.DataFrame:
         """Word embeddings of the genes, as the first layer reads them: genes x D, float32, indexed by Ensembl id."""
@@ -266,6 +282,51 @@ class Geneformer(EncoderFamily):
         names = np.asarray(self.vocabulary.tokens, dtype=object)[tokens.ids.values[gene]]
         table = pd.DataFrame({"cell": cell, "gene": names})
         return table.join(pd.DataFrame(out[gene], columns=list(self.config.classes)))
+
+    def annotate(self, cells: Cells) -> Annotation:
+        """Names for a block of cells: what the model learnt, or the classes of a fine-tuned cell classifier of the original.
+
+        The original's classes are resolved to terms of the Cell Ontology where they are names of types; their confidence is the
+        network's probability, which nothing has calibrated, and their novelty is NaN: the reference is not known.
+
+        Parameters
+        ----------
+        cells
+            Raw counts.
+
+        Returns
+        -------
+        Labels, ids, confidences and probabilities.
+
+        Raises
+        ------
+        ValueError
+            If the model names no cells.
+        """
+        if self.head is not None or self.config.head != "cell":
+            return super().annotate(cells)
+        probabilities = self._cell_probabilities(self.tokenise(cells))
+        filled = ~np.isnan(probabilities[:, 0])
+        probabilities[~filled] = 1.0 / len(self.config.classes)
+        best = probabilities.argmax(axis=1)
+        categories = self._categories
+        named = categories.iloc[best].set_axis(cells.obs.index, axis=0)
+        table = named.where(np.repeat(filled[:, None], 2, axis=1), UNKNOWN)
+        table["confidence"] = np.where(filled, probabilities.max(axis=1).astype(np.float64), 0.0)
+        table["novelty"] = np.where(filled, np.nan, 1.0)
+        return Annotation(table, probabilities, categories)
+
+    @cached_property
+    def _categories(self) -> pd.DataFrame:
+        """Name and ontology term of each class."""
+        found = Ontology.load("cl").resolve_many(list(self.config.classes))
+        sure = ~found["kind"].isin(["fuzzy", "none"]).to_numpy()
+        return pd.DataFrame(
+            {
+                "label": np.where(sure, found["name"], np.array(self.config.classes, dtype=object)),
+                "ontology_term_id": np.where(sure, found["term_id"], UNKNOWN),
+            }
+        )
 
     def _require_head(self, head: str) -> None:
         if self.config.head != head:

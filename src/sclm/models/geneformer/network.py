@@ -53,7 +53,10 @@ class GeneformerConfig(EncoderConfig):
     validation_share: float = 0.1
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
-        "tiny": {"layers": 2, "width": 64, "heads": 2, "feed_forward": 128, "max_length": 512, "max_epochs": 10},
+        "tiny": {
+            "layers": 2, "width": 64, "heads": 2, "feed_forward": 128, "max_length": 512, "dropout": 0.0,
+            "learning_rate": 3e-3, "max_tokens": 2048, "max_epochs": 8,
+        },
         "small": {},
         "V1-10M": {
             "layers": 6, "width": 256, "heads": 4, "feed_forward": 512, "max_length": 2048, "attention_dropout": 0.02,
