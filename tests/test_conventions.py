@@ -34,6 +34,7 @@ NAMESPACES = sorted(
             "metrics.generation",
             "metrics.mapping",
             "metrics.perturbation",
+            "metrics.translation",
             "nn",
             "spatial",
             "training",

@@ -23,6 +23,8 @@ __all__ = [
     "perturb_null",
     "perturb_profiles",
     "probabilities",
+    "translate",
+    "translate_expected",
 ]
 
 
@@ -322,3 +324,57 @@ def perturb_profiles(
         raise KeyError(f"No method {method!r}; there are {', '.join(map(repr, every))}.")
     values = np.asarray(every[method]) - (np.asarray(entry["control"]) if delta else np.float32(0))
     return pd.DataFrame(values, index=list(map(str, entry["perturbations"])), columns=list(map(str, entry["genes"])))
+
+
+def translate(adata: anndata.AnnData, *, key: str = "sclm_protein") -> pd.DataFrame:
+    """Predicted proteins of every cell.
+
+    Parameters
+    ----------
+    adata
+        Translated by :func:`sclm.tl.translate`.
+    key
+        ``key_added`` of that call.
+
+    Returns
+    -------
+    Cells x proteins, float32, on the scale that the record names; NaN for cells without counts in the model's genes.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result.
+    """
+    import pandas as pd
+
+    names = [str(name) for name in results.read(adata, key, "translate")["names"]]
+    return pd.DataFrame(np.asarray(adata.obsm[key]), index=adata.obs_names, columns=pd.Index(names, dtype=object))
+
+
+def translate_expected(adata: anndata.AnnData, *, key: str = "sclm_protein") -> pd.DataFrame:
+    """How well each protein can be expected to be predicted, beside the baselines.
+
+    Parameters
+    ----------
+    adata
+        Translated by :func:`sclm.tl.translate` with a model that was trained on measured proteins.
+    key
+        ``key_added`` of that call.
+
+    Returns
+    -------
+    One row a protein: ``protein``, ``genes``, ``n_cells`` held out, ``correlation`` across them, ``rmse``, ``half_width_90`` (of the
+    interval that holds nine in ten cells like the reference's), and ``correlation_…`` and ``rmse_…`` of the baselines ``ridge``,
+    ``own_gene`` and ``mean``.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result, or it comes from published weights, about which nothing is known.
+    """
+    entry = results.read(adata, key, "translate")
+    if "expected" not in entry:
+        raise KeyError(
+            f"adata.uns[{key!r}] has no 'expected': the model came without measured proteins to compare with."
+        )
+    return entry["expected"].reset_index(drop=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sclm.cells.joined import JoinedSource
     from sclm.cells.levels import count_levels
     from sclm.cells.normalise import log_normalise
+    from sclm.cells.proteins import Proteins, read_proteins, scale_proteins
     from sclm.cells.ragged import Ragged
     from sclm.cells.ranks import rank_values
     from sclm.cells.read import CellSource, read_cells
@@ -31,6 +32,9 @@ _HOME = {
     "require_counts": "counts",
     "invert_log1p": "counts",
     "JoinedSource": "joined",
+    "Proteins": "proteins",
+    "read_proteins": "proteins",
+    "scale_proteins": "proteins",
     "GeneVocabulary": "vocabulary",
     "GeneMatch": "vocabulary",
     "align": "alignment",
@@ -50,6 +54,7 @@ __all__ = [
     "GeneMatch",
     "GeneVocabulary",
     "JoinedSource",
+    "Proteins",
     "Ragged",
     "align",
     "bin_values",
@@ -60,8 +65,10 @@ __all__ = [
     "log_normalise",
     "rank_values",
     "read_cells",
+    "read_proteins",
     "require_counts",
     "require_overlap",
+    "scale_proteins",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Knowledge that models and tools share: ontologies, gene identifiers, pinned downloads."""
+"""Knowledge that models and tools share: ontologies, a knowledge graph, gene identifiers, names of antibodies, pinned downloads."""
 
 from __future__ import annotations
 
@@ -9,16 +9,44 @@ if TYPE_CHECKING:
     from sclm.knowledge.downloads import fetch
     from sclm.knowledge.factors import transcription_factors
     from sclm.knowledge.genes import GeneIdentifiers
+    from sclm.knowledge.graph_catalogue import graph_sources_available
+    from sclm.knowledge.graph_sources import GeneSets, Pairs, TermLinks, Terms
+    from sclm.knowledge.knowledge_graph import KnowledgeGraph
     from sclm.knowledge.ontology import Ontology
+    from sclm.knowledge.proteins import Antibody, antibody, match_proteins
     from sclm.knowledge.resolve import Match
 
-__all__ = ["GeneIdentifiers", "Match", "Ontology", "fetch", "transcription_factors"]
+__all__ = [
+    "Antibody",
+    "GeneIdentifiers",
+    "GeneSets",
+    "KnowledgeGraph",
+    "Match",
+    "Ontology",
+    "Pairs",
+    "TermLinks",
+    "Terms",
+    "antibody",
+    "fetch",
+    "graph_sources_available",
+    "match_proteins",
+    "transcription_factors",
+]
 
 _HOMES = {
+    "Antibody": "proteins",
     "GeneIdentifiers": "genes",
+    "GeneSets": "graph_sources",
+    "KnowledgeGraph": "knowledge_graph",
     "Match": "resolve",
     "Ontology": "ontology",
+    "Pairs": "graph_sources",
+    "TermLinks": "graph_sources",
+    "Terms": "graph_sources",
+    "antibody": "proteins",
     "fetch": "downloads",
+    "graph_sources_available": "graph_catalogue",
+    "match_proteins": "proteins",
     "transcription_factors": "factors",
 }
 

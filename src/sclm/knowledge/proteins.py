@@ -156,7 +156,7 @@ def _antibody(name: str) -> Antibody:
             return found
     for form in tags:  # a part may be a name where the whole is none: "CD279_PD-1", "CD8a UCHT4"
         for part in re.split(r"[\s_/|]+", re.sub(r"[()\[\]]", " ", form)):
-            found = _look_up(name, part) if len(part) > 1 else None
+            found = _look_up(name, part, aliases=False) if len(part) > 1 else None
             if found is not None:
                 return found
     return Antibody(name, _key(tags[-1]), (), False)
@@ -177,8 +177,8 @@ def _without_tags(name: str) -> list[str]:
         forms.append(shorter)
 
 
-def _look_up(name: str, form: str) -> Antibody | None:
-    """The target of one form of the name: whole, outside of parentheses, inside of them."""
+def _look_up(name: str, form: str, *, aliases: bool = True) -> Antibody | None:
+    """The target of one form of the name: whole, outside of parentheses, inside of them; aliases of genes are short, and many."""
     outside = re.sub(r"\s*[(\[][^()\[\]]*[)\]]", "", form).strip()
     inside = re.findall(r"[(\[]([^()\[\]]+)[)\]]", form)
     for text in dict.fromkeys([form, outside, *inside]):
@@ -188,8 +188,9 @@ def _look_up(name: str, form: str) -> Antibody | None:
             return Antibody(name, SAME_ISOFORM.get(isoform, isoform), ISOFORMS[isoform], False)
         genes = _targets().get(key)
         if genes is None:
-            symbols = GeneIdentifiers.load("human").to_symbol([text, text.upper()])
-            genes = next(((s,) for s in symbols if s), None)
+            asked = [text, text.upper()]
+            symbols = GeneIdentifiers.load("human").to_symbol(asked)
+            genes = next(((s,) for s, a in zip(symbols, asked, strict=True) if s and (aliases or s == a)), None)
         if genes is not None:
             return Antibody(name, "+".join(genes), genes, False)
     return None

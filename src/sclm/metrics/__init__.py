@@ -1,11 +1,11 @@
-"""How good annotations, embeddings, generated cells, maps and predicted responses are, against a known truth."""
+"""How good annotations, embeddings, generated cells, maps, predicted responses and proteins are, against a known truth."""
 
 from __future__ import annotations
 
 # Not lazy: `annotation` is the name of both the function and its file, and only an import that has already happened
 # leaves the function in place. None of these imports more than numpy; `generation` and `mapping` load their
 # files on first use.
-from sclm.metrics import generation, mapping, perturbation
+from sclm.metrics import generation, mapping, perturbation, translation
 from sclm.metrics.annotation import annotation, match_kind
 from sclm.metrics.calibration import coverage_accuracy, expected_calibration_error, reliability
 from sclm.metrics.embedding import embedding
@@ -20,4 +20,5 @@ __all__ = [
     "match_kind",
     "perturbation",
     "reliability",
+    "translation",
 ]

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike
 
+__all__ = ["compare", "coverage", "flat_scores", "pearson", "rmse"]
+
 _LEAST = 3  # cells of a correlation
 
 
-def protein_pearson(truth: ArrayLike, predicted: ArrayLike) -> np.ndarray:
+def pearson(truth: ArrayLike, predicted: ArrayLike) -> np.ndarray:
     """Pearson correlation of each protein across cells: does the model know which cells have more of it?
 
     Parameters
@@ -32,7 +34,7 @@ def protein_pearson(truth: ArrayLike, predicted: ArrayLike) -> np.ndarray:
 
     Examples
     --------
-    >>> protein_pearson([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], [[1.0, 5.0], [3.0, 6.0], [5.0, 7.0]])
+    >>> pearson([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], [[1.0, 5.0], [3.0, 6.0], [5.0, 7.0]])
     array([ 1., nan])
     """
     t, p, known = _pair(truth, predicted)
@@ -44,7 +46,7 @@ def protein_pearson(truth: ArrayLike, predicted: ArrayLike) -> np.ndarray:
     return np.where((n >= _LEAST) & ~flat, (t * p).sum(axis=0) / np.where(size > 0, size, 1), np.nan)
 
 
-def protein_rmse(truth: ArrayLike, predicted: ArrayLike) -> np.ndarray:
+def rmse(truth: ArrayLike, predicted: ArrayLike) -> np.ndarray:
     """Root mean squared error of each protein, in the scale of the values.
 
     Parameters
@@ -67,7 +69,7 @@ def flat_scores(truth: ArrayLike, predicted: ArrayLike, *, batch_size: int | Non
 
     Both are taken over all measured values of a batch of cells at once, and averaged over batches. Proteins differ in level far
     more than cells do, so that the cosine of every cell's prediction by the training mean is high: read it beside that of the
-    mean, and read :func:`protein_pearson`.
+    mean, and read :func:`pearson`.
 
     Parameters
     ----------
@@ -102,7 +104,7 @@ def flat_scores(truth: ArrayLike, predicted: ArrayLike, *, batch_size: int | Non
     return float(np.mean(errors)), float(np.mean(cosines))
 
 
-def protein_coverage(truth: ArrayLike, predicted: ArrayLike, half_width: ArrayLike) -> np.ndarray:
+def coverage(truth: ArrayLike, predicted: ArrayLike, half_width: ArrayLike) -> np.ndarray:
     """Share of cells whose protein lies in its prediction interval.
 
     Parameters
@@ -123,7 +125,7 @@ def protein_coverage(truth: ArrayLike, predicted: ArrayLike, half_width: ArrayLi
     return np.where(n > 0, inside.sum(axis=0) / np.maximum(n, 1), np.nan)
 
 
-def compare_proteins(
+def compare(
     truth: ArrayLike,
     predictions: Mapping[str, ArrayLike],
     names: Sequence[str],
@@ -160,19 +162,19 @@ def compare_proteins(
         methods["mean-protein"] = np.tile(np.asarray(training_mean, dtype=np.float64), (len(truth), 1))
     rows = []
     for method, predicted in methods.items():
-        pearson = protein_pearson(truth, predicted)
+        by_protein = pearson(truth, predicted)
         mse, cosine = flat_scores(truth, predicted)
-        known = pearson[np.isfinite(pearson)]
+        known = by_protein[np.isfinite(by_protein)]
         rows.append(
             {
                 "method": method,
                 "pearson": float(known.mean()) if known.size else np.nan,
                 "pearson_median": float(np.median(known)) if known.size else np.nan,
-                "rmse": float(np.nanmean(protein_rmse(truth, predicted))),
+                "rmse": float(np.nanmean(rmse(truth, predicted))),
                 "mse": mse,
                 "cosine": cosine,
                 "n_proteins": int(known.size),
-                **{f"pearson: {name}": float(r) for name, r in zip(names, pearson, strict=True)},
+                **{f"pearson: {name}": float(r) for name, r in zip(names, by_protein, strict=True)},
             }
         )
     return pd.DataFrame(rows)

@@ -16,7 +16,7 @@ from sclm.cells import log_normalise
 from sclm.cells.proteins import scale_proteins, usual_scale
 from sclm.evidence.protein_baselines import MeanFit, OwnGeneFit, RidgeFit
 from sclm.knowledge.proteins import antibody, match_proteins
-from sclm.metrics.translation import protein_pearson, protein_rmse
+from sclm.metrics import translation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,8 +70,8 @@ class Expectation(NamedTuple):
             rank <= n, residual[np.clip(rank, 1, max(len(residual), 1)) - 1, np.arange(residual.shape[1])], np.inf
         )
         return cls(
-            np.array([protein_pearson(truth, p) for p in methods], dtype=np.float32),
-            np.array([protein_rmse(truth, p) for p in methods], dtype=np.float32),
+            np.array([translation.pearson(truth, p) for p in methods], dtype=np.float32),
+            np.array([translation.rmse(truth, p) for p in methods], dtype=np.float32),
             width.astype(np.float32),
             n.astype(np.int32),
         )

@@ -33,6 +33,8 @@ __all__ = [
     "perturb",
     "perturb_profiles",
     "perturb_ranks",
+    "translate",
+    "translate_expected",
 ]
 
 _TOOLS = ("annotate", "embed", "generate", "map_spatial", "perturb", "translate")

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from sclm.tl._map_spatial import map_spatial
     from sclm.tl._perturb import perturb
     from sclm.tl._request import request
+    from sclm.tl._translate import translate
 
-__all__ = ["annotate", "embed", "generate", "map_spatial", "perturb", "request"]
+__all__ = ["annotate", "embed", "generate", "map_spatial", "perturb", "request", "translate"]
 
 
 def __getattr__(name: str) -> Any:

@@ -42,7 +42,7 @@ def test_random_features_approximate_softmax_attention() -> None:
     generator = torch.Generator().manual_seed(0)
     q, k, v = (0.7 * torch.randn(1, 1, 12, 8, generator=generator) for _ in range(3))
     exact = torch.softmax(q @ k.transpose(-1, -2) * 8**-0.5, dim=-1) @ v
-    projection = orthogonal_features(4096, 8, seed=1)
+    projection = orthogonal_features(16_384, 8, seed=1)
     a, b = query_features(q, projection), key_features(k, projection)
     found = (a @ (b.transpose(-1, -2) @ v)) / (a @ b.sum(dim=-2)[..., None])
     assert (found - exact).abs().max() < 0.08
