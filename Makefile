@@ -45,7 +45,7 @@ docs: $(VENV)/.for-docs
 	$(RUN) -m sphinx -W --keep-going -b html docs docs/_build/html $(ARGS)
 
 bench: $(VENV)/.for-bench
-	@for script in $(filter-out benchmarks/generation_% benchmarks/mapping_%,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(RUN) $$script $(ARGS) || exit 1; done
+	@for script in $(filter-out benchmarks/generation_% benchmarks/mapping_% benchmarks/perturb_%,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(RUN) $$script $(ARGS) || exit 1; done
 
 lint: $(VENV)/.for-lint
 	$(BIN)/ruff check .

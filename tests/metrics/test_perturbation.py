@@ -57,6 +57,9 @@ def test_no_change_has_no_direction(profiles) -> None:
     assert np.isnan(perturbation.overlap_of_top(nothing, control, scores)).all()
     assert np.isnan(perturbation.top_delta_pearson(nothing, observed, control, scores)).all()
     assert (perturbation.profile_l2(nothing, observed, control) > 0).all()
+    rounded = nothing.astype(np.float32)  # nor has what rounding leaves of it
+    assert np.isnan(perturbation.delta_pearson(rounded, observed, control)).all()
+    assert np.isnan(perturbation.overlap_of_top(rounded, control, scores)).all()
 
 
 def test_differential_scores_are_welch() -> None:

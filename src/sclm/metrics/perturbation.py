@@ -45,7 +45,7 @@ def delta_pearson(predicted: ArrayLike, observed: ArrayLike, control: ArrayLike)
     (P,) float64 in [-1, 1]; NaN where a change is the same for all genes ("no change" among them).
     """
     guess, truth, start = _profiles(predicted, observed, control)
-    return _correlation(guess - start, truth - start)
+    return _correlation(_change(guess, start), _change(truth, start))
 
 
 def profile_l2(predicted: ArrayLike, observed: ArrayLike, control: ArrayLike, *, n_top: int = 1000) -> np.ndarray:
@@ -133,7 +133,7 @@ def top_delta_pearson(
     """
     guess, truth, start = _profiles(predicted, observed, control)
     top = _top(_scores(scores, truth), _number(n_top, "n_top"))
-    return _correlation(*(np.take_along_axis(x - start, top, axis=1) for x in (guess, truth)))
+    return _correlation(*(np.take_along_axis(_change(x, start), top, axis=1) for x in (guess, truth)))
 
 
 def overlap_of_top(predicted: ArrayLike, control: ArrayLike, scores: ArrayLike, *, n_top: int = 20) -> np.ndarray:
@@ -158,7 +158,7 @@ def overlap_of_top(predicted: ArrayLike, control: ArrayLike, scores: ArrayLike, 
     """
     guess, _, start = _profiles(predicted, predicted, control)
     n = min(_number(n_top, "n_top"), guess.shape[1])
-    delta, true = guess - start, _scores(scores, guess)
+    delta, true = _change(guess, start), _scores(scores, guess)
     chosen = (np.zeros(guess.shape, dtype=bool), np.zeros(guess.shape, dtype=bool))
     for mask, values in zip(chosen, (delta, true), strict=True):
         np.put_along_axis(mask, _top(values, n), True, axis=1)
@@ -285,6 +285,13 @@ def _profiles(
             f"expected predicted and observed (P, G) and control (G,), found {guess.shape}, {truth.shape} and {start.shape}."
         )
     return guess, truth, start
+
+
+def _change(profile: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Change against control; what float32 cannot tell from none is none."""
+    delta = profile - start
+    delta[np.abs(delta) <= 1e-6 * max(1.0, float(np.abs(start).max(initial=0)))] = 0.0
+    return delta
 
 
 def _scores(scores: ArrayLike, like: np.ndarray) -> np.ndarray:

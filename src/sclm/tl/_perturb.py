@@ -161,7 +161,8 @@ def perturb(
     asked = [perturbations] if isinstance(perturbations, str) else perturbations
     found = _model(model)
     check_device(found, device)
-    trained = isinstance(found, Responder) and bool(found.trained_perturbations)
+    # A published response model does not say what it was trained on: the column of an experiment asks for its predictions.
+    trained = isinstance(found, Responder) and bool(found.trained_perturbations or perturbation_key)
     states: dict[str, Any] = {"state_key": state_key, "start": start, "goal": goal}
     space: dict[str, Any] = {"hidden_layer": hidden_layer, "pooling": pooling}
     measured: dict[str, Any] = {"perturbation_key": perturbation_key, "control": control}

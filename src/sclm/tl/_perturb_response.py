@@ -118,6 +118,8 @@ def predict(
 
 def _asked(asked: Sequence[str | Sequence[str]] | None, model: Any, control: str | None) -> list[tuple[str, ...]]:
     """Genes of each perturbation, each once, in the order of the list."""
+    if asked is None and not model.trained_perturbations:
+        raise ValueError("perturbations= must name what to predict: this model does not say what it was trained on.")
     groups = [parts_of(p, control) for p in (model.trained_perturbations if asked is None else asked)]
     if not all(groups):
         raise ValueError(f"each perturbation must name its genes, found {list(asked or [])[groups.index(())]!r}.")
