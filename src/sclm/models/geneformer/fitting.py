@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from sclm.cells import GeneVocabulary
 from sclm.models.geneformer.dictionaries import SPECIAL, Dictionaries
 from sclm.models.geneformer.module import KEPT, Batch, GeneformerModule, masked_batch
-from sclm.models.geneformer.network import GeneformerNetwork
+from sclm.models.geneformer.network import GeneformerConfig, GeneformerNetwork
 from sclm.models.geneformer.tokens import rank_tokens
 from sclm.training import CellDataModule, expressed_genes, fit
 
@@ -73,7 +73,7 @@ def fit_geneformer(
     training = {name: options.pop(name) for name in _TRAINING if name in options}
     if base is None:
         dictionaries = learn_dictionaries(source, version=version, genes=genes, seed=seed)
-        config = cls.Config.preset(preset, **options)
+        config = GeneformerConfig.preset(preset, **options)
         network = GeneformerNetwork(config, len(dictionaries.vocabulary), seed=seed)
     else:
         if base.config.head != "masked":

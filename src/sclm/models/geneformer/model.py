@@ -50,8 +50,10 @@ class Geneformer(EncoderFamily):
         The same vocabulary with medians, retired ids and symbols.
     """
 
+    config: GeneformerConfig
+    network: GeneformerNetwork
     family: ClassVar[str] = "geneformer"
-    Config = GeneformerConfig
+    Config: ClassVar[type] = GeneformerConfig
     poolings: ClassVar[tuple[str, ...]] = ("cls", "mean")
 
     def __init__(

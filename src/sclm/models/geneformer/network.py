@@ -101,6 +101,8 @@ class GeneformerNetwork(torch.nn.Module):
         Of the first weights.
     """
 
+    bert_model: Any  # of transformers, with a head
+
     def __init__(self, config: GeneformerConfig, n_tokens: int, seed: int = 0) -> None:
         super().__init__()
         self.config = config
@@ -164,7 +166,7 @@ class GeneformerNetwork(torch.nn.Module):
         return self.bert_model.classifier(self.bert_model.dropout(states))
 
 
-def _first(block: torch.nn.Module, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+def _first(block: Any, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """State (B, 1, D) of the first token after a layer: keys and values of all tokens, one query."""
     part, first = block.attention.self, x[:, :1]
     n = part.num_attention_heads
@@ -185,7 +187,8 @@ def _heads(x: torch.Tensor, n_heads: int) -> torch.Tensor:
 def bert_config(config: GeneformerConfig, n_tokens: int) -> BertConfig:
     """The settings as transformers names them, with attention by ``scaled_dot_product_attention``."""
     names = dict(enumerate(config.classes))
-    classes = {"id2label": names, "label2id": {name: i for i, name in names.items()}} if names else {}
+    classes: dict[str, Any] = {"id2label": names, "label2id": {name: i for i, name in names.items()}} if names else {}
+    settings: dict[str, Any] = {"attn_implementation": "sdpa"} | classes
     return BertConfig(
         vocab_size=n_tokens,
         hidden_size=config.width,
@@ -200,6 +203,5 @@ def bert_config(config: GeneformerConfig, n_tokens: int) -> BertConfig:
         layer_norm_eps=config.norm_epsilon,
         initializer_range=config.initializer_range,
         pad_token_id=0,
-        attn_implementation="sdpa",
-        **classes,
+        **settings,
     )

@@ -125,7 +125,8 @@ def references(ids: Ragged, rows: np.ndarray, changed: Tokens, max_length: int) 
     which
         (m,) int64: the original of each changed cell.
     """
-    which, cut = rows.copy(), []
+    which = rows.copy()
+    cut: list[np.ndarray] = []
     for i in np.flatnonzero(changed.ids.lengths == max_length):
         before, after = ids[int(rows[i])], changed.ids[int(i)]
         lost = ~np.isin(before, after)
@@ -171,10 +172,11 @@ def gene_cosines(
             rows = order[part]
             cells, index = np.unique(which[rows], return_inverse=True)
             ids, marks, real = model.padded(changed, rows)
+            marked = real if marks is None else marks > 0  # (B, L)
             after = model.states(ids, None, real, layer)  # (B, L, D)
             old_ids, _, old_real = model.padded(before, cells)
             old = model.states(old_ids, None, old_real, layer)  # (cells, L', D)
-            cosine[rows] = _compare(after, ids, marks, old, old_ids, torch.from_numpy(index).to(ids.device))
+            cosine[rows] = _compare(after, ids, marked, old, old_ids, torch.from_numpy(index).to(ids.device))
             vectors[rows] = model.pool(after, ids, None, real, "mean").float().cpu().numpy()
     return cosine, vectors
 
@@ -182,7 +184,7 @@ def gene_cosines(
 def _compare(
     after: torch.Tensor,
     ids: torch.Tensor,
-    marks: torch.Tensor | None,
+    marked: torch.Tensor,
     old: torch.Tensor,
     old_ids: torch.Tensor,
     index: torch.Tensor,
@@ -191,7 +193,6 @@ def _compare(
     remains = torch.zeros(
         (len(ids), 1 + int(torch.maximum(ids.max(), old_ids.max()))), dtype=torch.bool, device=ids.device
     )
-    marked = marks > 0  # (B, L)
     row, place = marked.nonzero(as_tuple=True)
     remains[row, ids[row, place]] = True
     old_row, old_place = remains.gather(1, old_ids[index]).nonzero(as_tuple=True)  # as many, in the same order
