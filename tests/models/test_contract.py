@@ -26,6 +26,8 @@ SMALLEST = {
         "programme_iterations": 2, "progress_bar": False, "accelerator": "cpu",
     },
     "tangram": {"n_epochs": 30},
+    "scgpt": {"preset": "tiny", "max_epochs": 1, "width": 16, "n_layers": 1, "n_heads": 2, "progress_bar": False, "accelerator": "cpu"},
+    "geneformer": {"preset": "tiny", "max_epochs": 1, "width": 16, "layers": 2, "progress_bar": False, "accelerator": "cpu"},
 }  # fmt: skip
 
 
@@ -35,7 +37,13 @@ def families(verb: str) -> list[str]:
 
 
 def test_every_family_is_checked() -> None:
-    checked = [*families("annotate"), *families("generate"), *families("map"), *families("respond"), *families("translate")]
+    checked = [
+        *families("annotate"),
+        *families("generate"),
+        *families("map"),
+        *families("respond"),
+        *families("translate"),
+    ]
     assert sorted(checked) == sorted(FAMILIES)
 
 
@@ -44,7 +52,7 @@ def test_every_family_is_checked() -> None:
 
 @pytest.fixture(scope="module", params=families("annotate"))
 def model(request: pytest.FixtureRequest, reference: ad.AnnData) -> Family:
-    return sclm.train(request.param, reference, label_key="cell_type", seed=1)
+    return sclm.train(request.param, reference, label_key="cell_type", seed=1, **SMALLEST.get(request.param, {}))
 
 
 def test_save_and_load_give_bitwise_equal_answers(model: Family, query: ad.AnnData, tmp_path: Path) -> None:
@@ -73,19 +81,24 @@ def test_verbs_keep_index_dtype_and_shape(model: Family, query: ad.AnnData) -> N
     assert not isinstance(answer.table, ad.AnnData)
 
 
+def within(model: Family) -> float:
+    """Tolerance of probabilities: vectors of a network carry the rounding of the batch's shape, which a head then stretches."""
+    return 1e-4 if hasattr(model, "network") else 1e-6
+
+
 def test_a_cell_does_not_depend_on_its_batch_mates(model: Family, query: ad.AnnData) -> None:
     source = read_cells(query)
     whole = model.annotate(source.read())
     alone = model.annotate(source.read([17]))
-    np.testing.assert_allclose(alone.probabilities[0], whole.probabilities[17], atol=1e-6)
-    np.testing.assert_allclose(alone.table["novelty"], whole.table["novelty"].iloc[[17]], atol=1e-6)
+    np.testing.assert_allclose(alone.probabilities[0], whole.probabilities[17], atol=within(model))
+    np.testing.assert_allclose(alone.table["novelty"], whole.table["novelty"].iloc[[17]], atol=within(model))
 
 
 def test_gene_order_does_not_matter(model: Family, query: ad.AnnData) -> None:
     order = np.random.default_rng(0).permutation(query.n_vars)
     a = model.annotate(read_cells(query).read()).probabilities
     b = model.annotate(read_cells(query[:, order]).read()).probabilities
-    np.testing.assert_allclose(a, b, atol=1e-6)
+    np.testing.assert_allclose(a, b, atol=within(model))
 
 
 def test_unknown_genes_change_nothing(model: Family, query: ad.AnnData) -> None:
@@ -100,11 +113,11 @@ def test_unknown_genes_change_nothing(model: Family, query: ad.AnnData) -> None:
     )
     a = model.annotate(read_cells(query).read()).probabilities
     b = model.annotate(read_cells(wide).read()).probabilities
-    np.testing.assert_allclose(a, b, atol=1e-6)
+    np.testing.assert_allclose(a, b, atol=within(model))
 
 
 def test_same_seed_same_model(model: Family, reference: ad.AnnData) -> None:
-    again = sclm.train(model.family, reference, label_key="cell_type", seed=1)
+    again = sclm.train(model.family, reference, label_key="cell_type", seed=1, **SMALLEST.get(model.family, {}))
     assert again.config == model.config
     for name, array in model.arrays().items():
         np.testing.assert_array_equal(again.arrays()[name], array)
