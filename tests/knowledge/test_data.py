@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib.util
+import lzma
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,16 @@ import sclm.knowledge.sources as sources
 DATA = Path(sources.__file__).with_name("data")
 
 
-@pytest.mark.parametrize("file", ["cl.obo.gz", "genes_human.tsv.gz", "transcription_factors_human.txt"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "cell_type_markers.tsv",
+        "cl.obo.gz",
+        "genes_human.tsv.gz",
+        "knowledge_graph_human.txt.xz",
+        "transcription_factors_human.txt",
+    ],
+)
 def test_readme_states_the_hash(file):
     assert hashlib.sha256((DATA / file).read_bytes()).hexdigest() in (DATA / "README.md").read_text()
 
@@ -58,6 +68,47 @@ def test_transcription_factors_are_distilled_from_their_source(real_data):
     raw = (real_data / "kg" / "msigdb_human_go_mf_v2025.gmt").read_bytes()
     assert hashlib.sha256(raw).hexdigest() == script.SOURCE[1]
     assert script.distil(raw.decode()) == (DATA / "transcription_factors_human.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.real
+def test_markers_are_distilled_from_their_source(real_data):
+    script = _script("distil_cell_type_markers")
+    raw = (real_data / "ontology" / "cl-2025-07-24.obo").read_bytes()
+    assert hashlib.sha256(raw).hexdigest() == script.SOURCE[1]
+    assert script.distil(raw.decode()) == (DATA / "cell_type_markers.tsv").read_text(encoding="utf-8")
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_knowledge_graph_is_distilled_from_its_sources(real_data):
+    pytest.importorskip("zstandard")
+    script = _script("distil_knowledge_graph")
+    # the text, not the xz bytes: those may differ between versions of liblzma
+    assert script.distil(real_data).encode() == lzma.decompress((DATA / "knowledge_graph_human.txt.xz").read_bytes())
+
+
+def test_markers_are_read_with_their_polarity():
+    script = _script("distil_cell_type_markers")
+    symbols = {
+        "CD4": "CD4",
+        "CD19": "CD19",
+        "CD14": "CD14",
+        "CD2": "CD2",
+        "CD38": "CD38",
+        "CCR2": "CCR2",
+        "CD20": "MS4A1",
+    }
+
+    def genes(text: str) -> list[str]:
+        return sorted(set(script.stated(text, symbols)))
+
+    assert genes("A CD4-positive, CD19-negative cell that expresses CD14 and CD2.") == ["CD14", "CD2", "CD4"]
+    assert genes("It lacks CD4 and CD19, but expresses CD38.") == ["CD38"]
+    assert genes("high expression of CCR2, negative for the lineage markers CD19, CD20") == []
+    assert genes("It does not express CD4; it is CD14+ CD2-.") == ["CD14"]
+    assert genes("A cell that facilitates development of CD4-positive T cells.") == []
+    assert genes("CD16-positive, IgD-positive") == ["FCGR3A", "FCGR3B", "IGHD"]
+    assert genes("A cell of CD4 and CD19.") == []
 
 
 def test_transcription_factors_are_approved_symbols():

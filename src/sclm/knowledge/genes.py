@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +97,17 @@ class GeneIdentifiers:
                 symbol = self._symbol(name)
                 found.append(None if symbol is None else self._ensembl_of.get(symbol))
         return found
+
+    def aliases(self, symbol: str) -> tuple[str, ...]:
+        """The earlier symbols and aliases that lead to an approved symbol, sorted; empty where there are none."""
+        return self._aliases.get(symbol, ())
+
+    @cached_property
+    def _aliases(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, list[str]] = {}
+        for name, symbol in sorted(self._previous.items()):
+            found.setdefault(symbol, []).append(name)
+        return {symbol: tuple(names) for symbol, names in found.items()}
 
     def is_previous(self, name: str) -> bool:
         """Whether a name is an earlier symbol or alias that leads to one gene, and no approved symbol."""
