@@ -40,14 +40,19 @@ class Balanced(HTMLParser):
 
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     import sclm.report.demo as demo
+    import sclm.report.embed as embed
     import sclm.report.generate as generate
 
     monkeypatch.setattr(demo, "_N_SPLITS", 2)
     for name, value in {"_PRESET": "tiny", "_MAX_EPOCHS": 1, "_N_ASKED": 30, "_N_COMPARED": 60}.items():
         monkeypatch.setattr(generate, name, value)
+    for name, value in {"_MAX_EPOCHS": 1, "_N_NULL": 20, "_GENES": ("CD3D", "LYZ")}.items():
+        monkeypatch.setattr(embed, name, value)
     # The UMAP has a test of its own; compiling it takes longer than all the rest.
     monkeypatch.setattr("scanpy.pp.neighbors", lambda data, **options: None)
-    monkeypatch.setattr("scanpy.tl.umap", lambda data, **options: data.obsm.update(X_umap=data.obsm["X_pca"][:, :2]))
+    monkeypatch.setattr(
+        "scanpy.tl.umap", lambda data, **options: data.obsm.update(X_umap=np.asarray(data.obsm.get("X_pca", data.X))[:, :2])
+    )
     assert main(["demo", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     for method in demo.METHODS:
@@ -75,7 +80,8 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
 
     figures = sorted(path.name for path in (tmp_path / "out" / "figures").iterdir())
     assert figures == [
-        "agreement.png", "coverage.png", "embedding.png", "generated.png", "map.png", "map_written.png", "reliability.png",
+        "agreement.png", "coverage.png", "embedding.png", "embedding_beside_pca.png", "generated.png", "map.png", "map_written.png",
+        "perturbed_genes.png", "reliability.png",
     ]  # fmt: skip
 
     # A section of held-out cells, mapped with both references: nearer to the truth than any one composition for all spots.
@@ -87,11 +93,19 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
         assert mapped.loc[name, "jsd"] < mapped.loc["mean composition (oracle)", "jsd"] - 0.1
         assert mapped.loc[name, "pearson_by_type"] > 0.4
 
+    # Vectors of an encoder beside principal components and random weights; deleted genes beside random ones.
+    embedded = pd.read_csv(tmp_path / "out" / "embeddings.csv", index_col=0)
+    assert {"principal components", "scGPT, tiny, random weights"} <= set(embedded.index)
+    assert embedded.loc["principal components", "accuracy"] > 0.6
+    effects = pd.read_csv(tmp_path / "out" / "perturbed_genes.csv")
+    assert {"effect", "null_mean", "p", "q"} <= set(effects.columns)
+    assert set(effects["perturbation"]) == {"CD3D", "LYZ"}
+
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     parser = Balanced()
     parser.feed(page)
     assert not parser.open
-    assert len(parser.sources) == 7  # seven figures, all inside the file
+    assert len(parser.sources) == 9  # nine figures, all inside the file
     assert all(s.startswith("data:image/png;base64,") for s in parser.sources)
     assert "240 of the 700 cells" in page  # the limits of the data are said
     assert "was not in training: written as its nearest known kind" in page

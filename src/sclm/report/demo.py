@@ -1,4 +1,4 @@
-"""The main jobs on real cells: cells named, written, and found on tissue, methods compared, everything written down."""
+"""The main jobs on real cells: named, written, found on tissue, turned into vectors; methods compared, all written down."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sclm import datasets, get, models, pl, tl
 from sclm.evidence import softmax
 from sclm.knowledge import Ontology
 from sclm.metrics import annotation, coverage_accuracy, expected_calibration_error
-from sclm.report import generate, html, map_spatial
+from sclm.report import embed, generate, html, map_spatial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,15 +75,23 @@ def _demo(out: Path, seed: int, say: Callable[[str], None]) -> pd.DataFrame:
     chapters.append(written.chapter)
     chapter, mapped = map_spatial.map_section(written.train, written.held_out, written.model, out, seed=seed, say=say)
     chapters.append(chapter)
-    files = {"annotated": out / "pbmc68k_annotated.h5ad", "methods": out / "methods.csv", **written.files, **mapped}
+    chapter, embedded = embed.embed_cells(written.train, written.held_out, out, seed=seed, say=say)
+    chapters.append(chapter)
+    files = {
+        "annotated": out / "pbmc68k_annotated.h5ad",
+        "methods": out / "methods.csv",
+        **written.files,
+        **mapped,
+        **embedded,
+    }
     files["report"] = out / "report.html"
     backed.write_h5ad(files["annotated"])
     table.to_csv(files["methods"])
     html.write(
         files["report"],
-        "sclm: blood cells, named, written and mapped",
+        "sclm: blood cells, named, written, mapped and embedded",
         f"{shown.n_obs} held-out cells named by models trained on {train.n_obs} others, and cells written by a model from "
-        f"metadata alone, cell types found on a section. Made in {time.perf_counter() - start:.0f} seconds on this machine.",
+        f"metadata alone, cell types found on a section, cells as vectors of an encoder. Made in {time.perf_counter() - start:.0f} seconds on this machine.",
         chapters,
     )
     files["figures"] = out / "figures"
