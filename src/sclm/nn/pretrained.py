@@ -113,6 +113,34 @@ def load_tokenizer(name: str, revision: str | None) -> Any:
         ) from error
 
 
+def load_text_encoder(name: str, revision: str | None) -> Any:
+    """Text encoder of a hub or a folder, from safetensors only; FileNotFoundError or ValueError say what is wrong.
+
+    Parameters
+    ----------
+    name, revision
+        As in :func:`load_pretrained`.
+
+    Returns
+    -------
+    The model of transformers, float32 on the CPU, which gives ``last_hidden_state``. No code of the repository is run.
+    """
+    from transformers import AutoModel
+
+    source = _source(name)
+    try:
+        with _quiet():
+            return AutoModel.from_pretrained(
+                source, revision=revision or "main", dtype="float32", use_safetensors=True, trust_remote_code=False
+            )
+    except OSError as error:
+        raise FileNotFoundError(
+            f"Could not read the text encoder {source!r} ({type(error).__name__}): it is not in the local cache, or holds no "
+            f"safetensors, and the hub cannot be reached. On a machine with network run `hf download {source} --local-dir FOLDER`, "
+            "copy FOLDER here and pass its path."
+        ) from error
+
+
 def fingerprint(model: Any) -> str:
     """What tells a pretrained model from another: ``"<shapes>-<values>"``, 16 hexadecimal digits each.
 

@@ -128,7 +128,7 @@ def _steps(
         summed = torch.zeros_like(peak).scatter_add(1, index, (scores - peak[:, rows]).exp())
         return edges, scores - (peak + summed.log())[:, rows]
     found = torch.empty(len(hidden), len(edges), device=device)
-    step = max(1, rows_at_a_time(lm.vocab_size) // len(hidden))
+    step = max(1, rows_at_a_time(lm.vocab_size, device) // len(hidden))
     starts = np.searchsorted(at, np.arange(0, len(nodes) + step, step))  # edges are ordered by node
     for i, first in enumerate(range(0, len(nodes), step)):
         mine = slice(int(starts[i]), int(starts[i + 1]))
