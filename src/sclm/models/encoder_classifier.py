@@ -64,7 +64,7 @@ class TypeLayers(torch.nn.Module):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Weights as :class:`~sclm.models.encoder_head.LabelHead` reads them, the standardisation inside the first layer."""
-        out = {}
+        out: dict[str, np.ndarray] = {}
         for name, parts in (("linear", self.linear), ("norm", self.norm)):
             for i, part in enumerate(parts):
                 out |= {
@@ -94,6 +94,8 @@ class TypeModule(pl.LightningModule):
     weights
         (K,) of the types in the loss; None for equal ones.
     """
+
+    weights: torch.Tensor | None
 
     def __init__(
         self,

@@ -37,8 +37,9 @@ class LabelHead:
         self.arrays = arrays
         self.n_types, self.n_neighbors = n_types, n_neighbors
         self._points = arrays["points"].astype(np.float32) if "points" in arrays else None
-        space = (arrays[f"space_{name}"] for name in ("genes", "components", "landmarks"))
-        self._space = ReferenceSpace(*space, space_scale)
+        self._space = ReferenceSpace(
+            arrays["space_genes"], arrays["space_components"], arrays["space_landmarks"], space_scale
+        )
 
     @classmethod
     def linear(cls, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:

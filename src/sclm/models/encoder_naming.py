@@ -112,7 +112,8 @@ class NamesCells(NeuralFamily):
                 f"base must be a {cls.family!r} model, found {found!r}. Pass a model, its folder or its published name to sclm.train."
             )
         labelled = {"label_key": label_key, "batch_key": batch_key, "tune": tune, "genes": genes, "seed": seed}
-        return learn_labels(base, source, **labelled, **settings)  # type: ignore[return-value]
+        encoder: Any = base
+        return learn_labels(encoder, source, **labelled, **settings)  # type: ignore[return-value]
 
     def annotate(self, cells: Cells) -> Annotation:
         """Names for a block of cells.
