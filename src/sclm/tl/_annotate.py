@@ -62,7 +62,8 @@ def annotate(
         Cells with raw counts; CSR, CSC or dense, in memory, a view, backed or Dask.
     model
         A trained model, its folder, a published name, ``"hf:organisation/name"``, or with ``reference=`` the name of the
-        family to train: ``"logistic"`` (default), ``"knn"``, ``"mean"``, ``"majority"``.
+        family to train: ``"logistic"`` (default), ``"knn"``, ``"mean"``, ``"majority"``. An encoder (``"scgpt"``, ``"geneformer"``)
+        is taught its names first: ``sclm.train("scgpt", reference, label_key=..., base=...)``.
     reference
         Labelled cells with raw counts.
     label_key
