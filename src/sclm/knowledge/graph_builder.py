@@ -65,7 +65,7 @@ def build(parts: Sequence[Part], genes: Iterable[str] | None, identifiers: GeneI
     nodes, links = _without_loose(nodes, links, linked, parts)
     edges, origins = _merge(links, len(nodes))
     sources = _source_table(parts, nodes, origins, unmatched)
-    nodes = nodes.assign(source=["" if i == NO_SOURCE else names[i] for i in nodes["source"]])
+    nodes = nodes.assign(source=["" if i == NO_SOURCE else names[i] for i in nodes["source"]]).astype(object)
     derived = {part.origin.name: part.origin.derived_from for part in parts if part.origin.derived_from}
     for row in sources.itertuples():
         logger.info("%s: %s nodes, %s links; %s not matched.", row.source, row.n_nodes, row.n_edges, row.n_unmatched)

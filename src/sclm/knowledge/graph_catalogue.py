@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from sclm.knowledge.disease_genes import disease_genes
@@ -134,8 +135,9 @@ def imex_pairs(path: Path, hgnc: Path) -> pd.DataFrame:
     symbol_of = {protein: min(found) for protein, found in owners.items() if len(found) == 1}
     table = read_table(path)
     sides = [table[column].str.extract(r"^uniprotkb:([A-Z0-9]+)", expand=False).map(symbol_of) for column in ("A", "B")]
-    pairs = pd.DataFrame({"a": sides[0], "b": sides[1]}).dropna()
-    pairs = pairs[pairs["a"] != pairs["b"]]
-    low, high = pairs.min(axis=1), pairs.max(axis=1)
+    known = (sides[0].notna() & sides[1].notna()).to_numpy()
+    a, b = (side.to_numpy(dtype=object)[known] for side in sides)
+    a, b = a[a != b], b[a != b]
+    low, high = np.where(a < b, a, b), np.where(a < b, b, a)
     counted = pd.DataFrame({"gene_a": low, "gene_b": high}).value_counts(sort=False).rename("n_records").reset_index()
     return counted.sort_values(["gene_a", "gene_b"], ignore_index=True)
