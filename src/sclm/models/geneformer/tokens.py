@@ -116,12 +116,14 @@ def rank_tokens(values: sp.csr_matrix, dictionaries: Dictionaries, max_length: i
     """
     medians = dictionaries.medians
     known = np.isfinite(medians)
+    # no count stands at special tokens, so that nothing has to be left out where every gene has a median
+    all_known = known[len(SPECIAL[dictionaries.version]) :].all()
     framed = dictionaries.version == "V2"
     ranks = rank_values(
         values,
         np.where(known, medians, 1.0),
         max_length=max_length - 2 if framed else max_length,
-        token_ids=np.where(known, np.arange(medians.size), -1),
+        token_ids=None if all_known else np.where(known, np.arange(medians.size), -1),
     )
     return framed_by(ranks) if framed else ranks
 
