@@ -31,6 +31,12 @@ SMALLEST = {
 }  # fmt: skip
 
 
+# Families of published models, which cannot be trained: a tiny one in the published layout, asked for the four types.
+PUBLISHED = {"cell2sentence"}
+# Families that write cells without training cells of their own to judge them by: tested in their own folder.
+WITHOUT_GUARD = {"cell2sentence"}
+
+
 def families(verb: str) -> list[str]:
     verbs = sclm.models.available()["verbs"]
     return sorted(name for name in FAMILIES if verb in verbs[name].split(", "))
@@ -44,14 +50,25 @@ def test_every_family_is_checked() -> None:
         *families("respond"),
         *families("translate"),
     ]
-    assert sorted(checked) == sorted(FAMILIES)
+    assert set(checked) == set(FAMILIES)  # a family may have several verbs
 
 
 # Families that name cells -------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory, write_lm: Any, reference: ad.AnnData) -> Path:
+    """A language model with random weights and its tokenizer."""
+    folder = tmp_path_factory.mktemp("published")
+    write_lm(folder, "GPTNeoX", [f"Cell type: {name}." for name in reference.obs["cell_type"].cat.categories])
+    return folder
+
+
 @pytest.fixture(scope="module", params=families("annotate"))
-def model(request: pytest.FixtureRequest, reference: ad.AnnData) -> Family:
+def model(request: pytest.FixtureRequest, reference: ad.AnnData, published: Path) -> Family:
+    if request.param in PUBLISHED:
+        types = tuple(reference.obs["cell_type"].cat.categories)
+        return sclm.load(published).set(candidates=types, n_genes=12)
     return sclm.train(request.param, reference, label_key="cell_type", seed=1, **SMALLEST.get(request.param, {}))
 
 
@@ -117,6 +134,8 @@ def test_unknown_genes_change_nothing(model: Family, query: ad.AnnData) -> None:
 
 
 def test_same_seed_same_model(model: Family, reference: ad.AnnData) -> None:
+    if model.family in PUBLISHED:
+        pytest.skip("it is not trained")
     again = sclm.train(model.family, reference, label_key="cell_type", seed=1, **SMALLEST.get(model.family, {}))
     assert again.config == model.config
     for name, array in model.arrays().items():
@@ -124,6 +143,8 @@ def test_same_seed_same_model(model: Family, reference: ad.AnnData) -> None:
 
 
 def test_the_card_holds_metrics_beside_the_majority(model: Family, tmp_path: Path) -> None:
+    if model.family in PUBLISHED:
+        pytest.skip("its card is that of its authors")
     text = (model.save(tmp_path / "m") / "README.md").read_text()
     for word in ("data", "split", "limits", "held out accuracy", "held out accuracy of the majority type"):
         assert word in text
@@ -141,7 +162,7 @@ def train_generator(name: str, adata: ad.AnnData) -> Family:
     return sclm.train(name, adata, obs_keys=["cell_type", "donor"], seed=1, **SMALLEST[name])
 
 
-@pytest.fixture(scope="module", params=families("generate"))
+@pytest.fixture(scope="module", params=[name for name in families("generate") if name not in WITHOUT_GUARD])
 def generator(request: pytest.FixtureRequest, small: ad.AnnData) -> Family:
     return train_generator(request.param, small)
 

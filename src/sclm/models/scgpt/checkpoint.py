@@ -229,7 +229,7 @@ def read_settings(settings: dict[str, Any], tensors: dict[str, torch.Tensor], n_
         options["include_zeros"], cls_value = True, 0.0
     return ScGPTConfig(
         width=width, n_heads=int(heads), n_layers=n_layers, feed_forward=feed_forward,
-        dropout=float(settings.get("dropout", 0.2)), max_length=int(length), n_bins=int(n_bins or 51),
+        dropout=float(settings.get("dropout", 0.2)), attention_dropout=float(settings.get("dropout", 0.2)), max_length=int(length), n_bins=int(n_bins or 51),
         pad_value=int(settings.get("pad_value", -2)), mask_value=int(settings.get("mask_value", -1)),
         cls_value=cls_value, **options,
     )  # fmt: skip

@@ -23,6 +23,7 @@ class ScGPTConfig(EncoderConfig):
     n_layers: int = 12
     feed_forward: int = 512  # as wide as the states: no expansion, unlike other transformers
     dropout: float = 0.2
+    attention_dropout: float = 0.2  # of attention weights; 0 is several times faster, and is what our presets have
 
     # tokens
     max_length: int = 1200  # with <cls>; of a cell with more genes a random subset is read
@@ -46,6 +47,7 @@ class ScGPTConfig(EncoderConfig):
 
     # heads
     expression: str = "mlp"  # "none", "mlp", or "affine": coefficient times input value plus bias
+    value_unit: float = 1.0  # what the decoders' numbers are multiplied by; our presets have the spread of uniform bins
     affine_activation: str = "none"
     adaptive_bias: bool = False  # bias times the cell's mean non-zero value
     zero_probability: bool = False  # whether a second decoder says how probably a gene is expressed
@@ -65,7 +67,9 @@ class ScGPTConfig(EncoderConfig):
     weight_decay: float = 0.0
     batch_size: int = 32
     max_epochs: int = 30
+    train_length: int = 0  # tokens of a cell in training, a new random subset each time; 0: max_length
     mask_ratio: float = 0.4  # of the genes of a training cell
+    absent: float = 1.0  # genes that a cell lacks and whose 0 its vector has to tell, per hidden gene
     generative: float = 0.0  # weight of the generative loss; needs flags
     validation_share: float = 0.1
     patience: int = 5
@@ -73,11 +77,11 @@ class ScGPTConfig(EncoderConfig):
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         # a few seconds an epoch on one core
         "tiny": {
-            "width": 48, "n_heads": 4, "n_layers": 2, "feed_forward": 96, "dropout": 0.1, "max_length": 300,
-            "learning_rate": 2e-3, "batch_size": 32, "max_epochs": 20,
+            "width": 64, "n_heads": 4, "n_layers": 2, "feed_forward": 96, "dropout": 0.0, "attention_dropout": 0.0,
+            "value_unit": 15.0, "max_length": 600, "train_length": 64, "absent": 2.0, "learning_rate": 1e-2, "max_epochs": 40,
         },
         "small": {
-            "width": 128, "n_heads": 4, "n_layers": 4, "feed_forward": 256, "dropout": 0.1, "max_length": 600,
+            "width": 128, "n_heads": 4, "n_layers": 4, "feed_forward": 256, "dropout": 0.1, "attention_dropout": 0.0, "value_unit": 15.0, "train_length": 256,
             "learning_rate": 1e-3, "batch_size": 32, "max_epochs": 30,
         },
         "whole-human": {},
@@ -102,11 +106,15 @@ class ScGPTConfig(EncoderConfig):
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}.")
         if self.width % self.n_heads:
             raise ValueError(f"width must be a multiple of n_heads={self.n_heads}, found {self.width}.")
+        if self.train_length and not 2 <= self.train_length <= self.max_length:
+            raise ValueError(
+                f"train_length must lie between 2 and max_length={self.max_length}, found {self.train_length}."
+            )
         if self.max_length < 2 or self.n_bins < 3:
             raise ValueError(
                 f"max_length must be at least 2 and n_bins at least 3, found {self.max_length} and {self.n_bins}."
             )
-        for name in ("dropout", "validation_share"):
+        for name in ("dropout", "attention_dropout", "validation_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), found {getattr(self, name)}.")
         if not 0 < self.mask_ratio < 1:

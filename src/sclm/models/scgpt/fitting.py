@@ -13,7 +13,7 @@ import torch
 from sclm.cells import GeneVocabulary
 from sclm.cells.columns import move_columns
 from sclm.models.scgpt.config import ScGPTConfig
-from sclm.models.scgpt.module import ScGPTModule, hide
+from sclm.models.scgpt.module import ScGPTModule, draw_absent, hide
 from sclm.models.scgpt.panel import variable_genes
 from sclm.models.scgpt.tokens import cell_tokens
 from sclm.nn import seeded
@@ -116,7 +116,7 @@ def _start_in_the_middle(network: ScGPTNetwork, config: ScGPTConfig) -> None:
     """First guesses of bins are the middle one, instead of 0: a few dozen steps are saved."""
     if config.expression == "mlp" and config.values == "bins":
         with torch.no_grad():
-            network.decoders["expression"].fc[-1].bias.fill_(config.n_bins / 2)
+            network.decoders["expression"].fc[-1].bias.fill_(config.n_bins / 2 / config.value_unit)
 
 
 def vocabulary_of(source: CellSource, genes: Any, more: tuple[str, ...] = ()) -> GeneVocabulary:
@@ -179,33 +179,37 @@ def _run(
     model: ScGPT, source: CellSource, codes: np.ndarray, batch_key: str | None, seed: int, training: dict[str, Any]
 ) -> tuple[FitReport, CellDataModule]:
     config, network = model.config, model.network
-    panel = None if network.panel is None else network.panel.numpy().copy()
-    # the module matches genes to the vocabulary: columns are token ids
-    columns = np.arange(len(model.vocabulary)) if panel is None else panel
+    # genes that are read: of the data, and of the panel where there is one
+    found = model.vocabulary.match(source.genes).ids
+    columns = np.unique(found[found >= 0])
+    if network.panel is not None:
+        columns = np.intersect1d(columns, network.panel.numpy())
     place = np.full(len(model.vocabulary), -1, np.int64)
     place[columns] = np.arange(columns.size)
-    there = np.zeros(len(model.vocabulary), bool)  # of the panel, genes that the data have
-    found = model.vocabulary.match(source.genes).ids
-    there[found[found >= 0]] = True
-    if panel is not None:
-        columns = columns[there[columns]]
-        place[:] = -1
-        place[columns] = np.arange(columns.size)
-    pad_id, cls_id = model.pad_id, model.cls_id
-    name_codes = pd.Index(config.batches)
+    pad_id, cls_id, names = model.pad_id, model.cls_id, pd.Index(config.batches)
+    read = dataclasses.replace(config, max_length=min(config.train_length or config.max_length, config.max_length))
 
     def encode(cells: Cells, generator: np.random.Generator) -> Any:
-        counts = cells.counts if panel is None else move_columns(cells.counts, place, columns.size)
-        tokens = cell_tokens(counts, columns, config, cls_id=cls_id, seed=int(generator.integers(2**62)))
+        counts = move_columns(cells.counts, place, columns.size)  # the data module gives a column a token
+        tokens = cell_tokens(counts, columns, read, cls_id=cls_id, seed=int(generator.integers(2**62)))
         of = np.zeros(cells.n_cells, np.int64)
-        if len(name_codes):
-            of = name_codes.get_indexer(cells.obs[config.batch_key].astype(str)).astype(np.int64)
-        return hide(tokens, of, config, pad_id=pad_id, generator=generator)
+        if len(names):
+            of = names.get_indexer(cells.obs[config.batch_key].astype(str)).astype(np.int64)
+        absent = None
+        if config.objective == "masking" and config.absent:
+            n = round(config.absent * config.mask_ratio * int(tokens.ids.lengths.max()))
+            absent = draw_absent(counts, columns, n, pad_id, generator)
+        return hide(tokens, of, config, pad_id=pad_id, generator=generator, absent=absent)
 
     # all cells have the panel's genes where zeros are read; otherwise cells of similar length share a batch
     lengths = None
     if not config.include_zeros:
-        lengths = np.minimum(expressed_genes(source, model.vocabulary, min_share=0.0), config.max_length - 1) + 1
+        lengths = (
+            np.minimum(
+                expressed_genes(source, model.vocabulary, min_share=0.0), (config.train_length or config.max_length) - 1
+            )
+            + 1
+        )
     grouped = config.objective == "masking" and batch_key is not None and source.obs[batch_key].nunique() > 2
     data = CellDataModule(
         source, encode, vocabulary=model.vocabulary, batch_size=config.batch_size, lengths=lengths, min_share=0.0,

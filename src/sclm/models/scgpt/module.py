@@ -17,6 +17,8 @@ from sclm.models.scgpt.objectives import elastic_similarity, expressed_nll, mask
 from sclm.training import adamw, planned_steps
 
 if TYPE_CHECKING:
+    import scipy.sparse as sp
+
     from sclm.models.encoder import Tokens
     from sclm.models.scgpt.config import ScGPTConfig
     from sclm.models.scgpt.network import Outputs, ScGPTNetwork
@@ -33,6 +35,7 @@ class Batch(NamedTuple):
     real: torch.Tensor  # (B, L) bool, False at padding
     hidden: torch.Tensor  # (B, L) bool
     batches: torch.Tensor  # (B,) int64 batch of each cell, 0 where there are none
+    absent: torch.Tensor  # (B, M) int64 genes that the cells lack, <pad> where fewer were drawn
 
 
 def hide(
@@ -42,6 +45,7 @@ def hide(
     *,
     pad_id: int,
     generator: np.random.Generator,
+    absent: np.ndarray | None = None,
 ) -> Batch:
     """Tokens of cells as a batch in which some genes' values are hidden; ``<cls>`` always shows its own.
 
@@ -59,6 +63,8 @@ def hide(
         Token id of padding.
     generator
         Source of all random numbers.
+    absent
+        (n_cells, M) int64 genes that the cells lack, `pad_id` in empty places.
 
     Returns
     -------
@@ -74,14 +80,9 @@ def hide(
     n_hidden = np.where(n_genes > 0, np.maximum(1, np.floor(config.mask_ratio * n_genes)), 0)
     hidden = order.argsort(axis=1, kind="stable").argsort(axis=1) < n_hidden[:, None]
     shown = np.where(hidden, config.mask_value, values)
-    arrays = (
-        ids.astype(np.int64),
-        values.astype(np.float32),
-        shown.astype(np.float32),
-        real,
-        hidden,
-        batches.astype(np.int64),
-    )
+    lacked = np.zeros((len(lengths), 0), np.int64) if absent is None else absent
+    whole = (ids.astype(np.int64), values.astype(np.float32), shown.astype(np.float32))
+    arrays = (*whole, real, hidden, batches.astype(np.int64), lacked)
     return Batch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
 
@@ -124,19 +125,55 @@ class ScGPTModule(pl.LightningModule):
         found = self.network(batch.ids, batch.shown, batch.real, batches=batches)
         if self.config.objective == "integration":
             return integration_loss(found, batch)
-        unit = (
-            self.config.n_bins**2 / 12
-        )  # the variance of uniform bins: a loss of 1 for each part is that of knowing nothing
-        loss = masking_loss(found, batch) / unit
+        # the variance of uniform bins: a loss of 1 for each part is that of knowing nothing
+        unit = self.config.n_bins**2 / 12
+        loss = masking_loss(self.network, found, batch) / unit
         if self.config.generative:
             loss = loss + self.config.generative * generative_loss(self.network, batch) / unit
         return loss
 
 
-def masking_loss(found: Outputs, batch: Batch) -> torch.Tensor:
-    """Squared error of hidden values, guessed from the gene's state and from the cell's vector: GEP + GEPC."""
+def masking_loss(network: ScGPTNetwork, found: Outputs, batch: Batch) -> torch.Tensor:
+    """Squared error of hidden values from the gene's state (GEP), and from the cell's vector (GEPC) with those of genes it lacks."""
     loss = masked_mse(_there(found.expression), batch.values, batch.hidden)
-    return loss if found.mvc is None else loss + masked_mse(found.mvc, batch.values, batch.hidden)
+    if found.mvc is None:
+        return loss
+    predicted, target, mask = found.mvc, batch.values, batch.hidden
+    if batch.absent.shape[1]:
+        lacked = network.decoders["mvc"](found.cell, network.genes(batch.absent))[0]  # (B, M)
+        predicted = torch.cat([predicted, lacked], dim=1)
+        target = torch.cat([target, torch.zeros_like(lacked)], dim=1)
+        mask = torch.cat([mask, batch.absent != network.pad_id], dim=1)
+    return loss + masked_mse(predicted, target, mask)
+
+
+def draw_absent(
+    counts: sp.csr_matrix, ids: np.ndarray, n: int, pad_id: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Genes that cells do not express, drawn uniformly with repeats.
+
+    Parameters
+    ----------
+    counts
+        CSR (n_cells, n_genes).
+    ids
+        (n_genes,) token id of each column.
+    n
+        Draws for each cell; a draw that meets an expressed gene is lost.
+    pad_id
+        What stands for a lost draw.
+    generator
+        Source of randomness.
+
+    Returns
+    -------
+    (n_cells, n) int64 token ids.
+    """
+    n_cells, n_genes = counts.shape
+    expressed = np.zeros((n_cells, n_genes), bool)
+    expressed[np.repeat(np.arange(n_cells), np.diff(counts.indptr)), counts.indices] = True
+    drawn = generator.integers(n_genes, size=(n_cells, n))
+    return np.where(np.take_along_axis(expressed, drawn, axis=1), pad_id, ids[drawn]).astype(np.int64)
 
 
 def integration_loss(found: Outputs, batch: Batch) -> torch.Tensor:

@@ -175,7 +175,7 @@ class Layer(nn.Module):
 
     def __init__(self, config: ScGPTConfig) -> None:
         super().__init__()
-        self.attention = Attention(config.width, config.n_heads, config.dropout)
+        self.attention = Attention(config.width, config.n_heads, config.attention_dropout)
         self.norm1 = nn.LayerNorm(config.width)
         self.linear1 = nn.Linear(config.width, config.feed_forward)
         self.linear2 = nn.Linear(config.feed_forward, config.width)
@@ -210,7 +210,7 @@ class ScGPTNetwork(nn.Module):
 
     def __init__(self, config: ScGPTConfig, n_tokens: int, pad: int | None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.pad_id = config, pad
         width = config.width
         # genes that are read, where zeros are: token ids in increasing order
         self.register_buffer("panel", torch.zeros(config.panel_size, dtype=torch.long) if config.panel_size else None)

@@ -48,8 +48,11 @@ def variable_genes(
 
     Returns
     -------
-    Columns in increasing order, `n_genes` or fewer, and `always`.
+    Columns in increasing order, `n_genes` or fewer, and `always`. Where there are no more than `n_genes`, all of them.
     """
+    known = np.unique(columns[columns >= 0])
+    if known.size <= n_genes:
+        return known.astype(np.int64)
     batches = np.zeros(source.n_cells, np.int64) if batches is None else batches
     n_batches = int(batches.max(initial=0)) + 1
     counted, sums, squares = np.zeros(n_batches), np.zeros((n_batches, n_columns)), np.zeros((n_batches, n_columns))
