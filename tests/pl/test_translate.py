@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -14,6 +13,8 @@ import sclm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import anndata as ad
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +63,7 @@ def test_expected_correlations_beside_the_baselines(translated: ad.AnnData) -> N
     table = sclm.get.translate_expected(translated).sort_values("correlation", ascending=False)
     np.testing.assert_allclose(widths, table["correlation"], atol=1e-6)
     labels = [t.get_text() for t in ax.get_legend().get_texts()]
-    assert labels == ["ridge-protein", "own gene's RNA"]  # the bars are ridge regression itself
+    assert set(labels) == {"ridge-protein", "own gene's RNA"}  # the bars are ridge regression itself
     assert len(sclm.pl.translate_expected(translated, max_proteins=2).patches) == 2
 
 
