@@ -3,8 +3,10 @@
 A programme is a set of genes that rise and fall together because its regulators do: the level of each regulator varies around the
 activity of the programme, and the targets follow the mean level of the regulators (never the activity itself). Three programmes are
 high in exhausted cells, three in effector cells, the others vary from cell to cell whatever the state. The encoder is trained from
-random weights on these cells without labels; its screen deletes each candidate (all regulators, and as many genes again that regulate
-nothing) in exhausted cells and asks for the shift towards the effector state.
+random weights on these cells without labels; its screen deletes each candidate (all regulators, and 40 idle genes that regulate nothing)
+in exhausted cells and asks for the shift towards the effector state. Regulators are found where those of the exhausted state come first
+(AUROC, mean rank) and those of the effector state last (AUROC, reversed). They are differentially expressed too: that ranking, which needs
+no model, stands beside. Random genes of the null are of all kinds, a few in a hundred belong to the states.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ import time
 import numpy as np
 import pandas as pd
 
-STATES, OTHERS, REGULATORS, TARGETS, IDLE, REST = 3, 6, 3, 22, 40, 220
+STATES, OTHERS, REGULATORS, TARGETS, IDLE, REST = 2, 4, 3, 8, 40, 480
 OF_EXHAUSTED, OF_EFFECTOR, OF_NEITHER, NOTHING = "exhausted", "effector", "neither", "none"
 
 
-def simulate(seed: int, n_cells: int = 1200):
+def simulate(seed: int, n_cells: int = 800):
     """Counts of two states; ``.var["role"]`` and ``.var["programme_of"]`` tell the truth."""
     import anndata
     from scipy import sparse
@@ -27,20 +29,20 @@ def simulate(seed: int, n_cells: int = 1200):
     exhausted = np.arange(n_cells) < n_cells // 2
     programmes = 2 * STATES + OTHERS
     activity = rng.normal(size=(n_cells, programmes)) * 0.5
-    activity[:, :STATES] += np.where(exhausted, 0.9, -0.9)[:, None]
-    activity[:, STATES : 2 * STATES] += np.where(exhausted, -0.9, 0.9)[:, None]
+    activity[:, :STATES] += np.where(exhausted, 1.0, -1.0)[:, None]
+    activity[:, STATES : 2 * STATES] += np.where(exhausted, -1.0, 1.0)[:, None]
     activity[:, 2 * STATES :] *= 2.2  # other sources of variation, as strong
     level = activity[:, :, None] + 0.5 * rng.normal(size=(n_cells, programmes, REGULATORS))  # of each regulator
     columns, role, of = [], [], []
     kinds = [OF_EXHAUSTED] * STATES + [OF_EFFECTOR] * STATES + [OF_NEITHER] * OTHERS
     for p, kind in enumerate(kinds):
         for k in range(REGULATORS):
-            columns.append(level[:, p, k] * rng.uniform(0.6, 1.0))
+            columns.append(level[:, p, k] * rng.uniform(0.9, 1.3))
             role.append("regulator")
             of.append(kind)
         mean = level[:, p].mean(axis=1)
         for _ in range(TARGETS):
-            columns.append(mean * rng.uniform(0.3, 1.0))
+            columns.append(mean * rng.uniform(0.3, 0.8))
             role.append("target")
             of.append(kind)
     for name, number in (("idle", IDLE), ("rest", REST)):
@@ -48,7 +50,7 @@ def simulate(seed: int, n_cells: int = 1200):
             columns.append(0.3 * rng.normal(size=n_cells))
             role.append(name)
             of.append(NOTHING)
-    base = rng.normal(-0.6, 1.0, size=len(columns))  # log counts: genes of all abundances
+    base = rng.normal(-1.2, 0.9, size=len(columns))  # log counts: genes of all abundances
     log_rate = np.column_stack(columns) + base + rng.normal(0, 0.25, size=(n_cells, 1))
     counts = rng.poisson(np.exp(np.clip(log_rate, None, 6))).astype(np.float32)
     names = [f"{r.upper()}{i}" for i, r in enumerate(role)]
@@ -95,9 +97,9 @@ def run(args) -> None:
 
     import sclm
 
-    rows, calibration = [], []
+    rows = []
     for seed in range(args.seeds):
-        adata = simulate(seed, 400 if args.quick else 1200)
+        adata = simulate(seed, 300 if args.quick else 800)
         candidates = list(adata.var_names[adata.var["role"].isin(["regulator", "idle"])])
         listed = pd.DataFrame({"perturbation": candidates})
         t = differential(adata)
@@ -110,38 +112,36 @@ def run(args) -> None:
                 trained = {"max_epochs": epochs} if weights == "trained" else {"max_epochs": 1, "learning_rate": 1e-12}
                 model = sclm.train(family, adata, seed=seed, **options, **trained)
                 seconds = time.perf_counter() - start
-                out = sclm.tl.perturb(
-                    adata, model, candidates, state_key="state", start="exhausted", goal="effector", n_cells=args.cells,
-                    n_null=200, seed=seed, copy=True,
-                )  # fmt: skip
-                table, null = sclm.get.perturb(out), sclm.get.perturb_null(out)
-                role = adata.var["role"].reindex(table["perturbation"]).to_numpy()
-                of = adata.var["programme_of"].reindex(table["perturbation"]).to_numpy()
-                planted = (role == "regulator") & (of == OF_EXHAUSTED)
-                score = table.set_index("perturbation")["goal_z"]
-                found = judge(table, adata, score)
-                hit = (table["goal_q"] < 0.05).to_numpy() & (table["goal_shift"] > 0).to_numpy()
-                idle = table[role == "idle"]
-                rows.append(
-                    {
-                        "ranking": f"{family}, {weights} weights", "seed": seed, **found,
-                        "planted at q < 0.05": f"{int((hit & planted).sum())} of {int(planted.sum())}",
-                        "others at q < 0.05": int((hit & ~planted).sum()),
-                        "KS p of idle genes": float(stats.kstest(idle["goal_p"].dropna(), "uniform").pvalue),
-                        "seconds": seconds,
-                    }
-                )  # fmt: skip
-                calibration.append((family, weights, len(null), float((idle["goal_p"] < 0.05).mean())))
-                if args.verbose:
-                    print(rows[-1])
+                for pooling in model.poolings:
+                    out = sclm.tl.perturb(
+                        adata, model, candidates, state_key="state", start="exhausted", goal="effector", n_cells=args.cells,
+                        n_null=250, pooling=pooling, seed=seed, copy=True,
+                    )  # fmt: skip
+                    table = sclm.get.perturb(out)
+                    role = adata.var["role"].reindex(table["perturbation"]).to_numpy()
+                    of = adata.var["programme_of"].reindex(table["perturbation"]).to_numpy()
+                    planted = (role == "regulator") & np.isin(of, [OF_EXHAUSTED, OF_EFFECTOR])
+                    hit = (table["goal_q"] < 0.05).to_numpy()
+                    idle = table.loc[role == "idle", "goal_p"].dropna()
+                    by_name = table.set_index("perturbation")
+                    raw = judge(table, adata, by_name["goal_shift"])
+                    rows.append(
+                        {
+                            "ranking": f"{family}, {weights} weights, {pooling}",
+                            "seed": seed,
+                            **judge(table, adata, by_name["goal_z"]),
+                            "AUROC without the null": raw["AUROC"],
+                            "planted at q < 0.05": f"{int((hit & planted).sum())}/{int(planted.sum())}",
+                            "others at q < 0.05": f"{int((hit & ~planted).sum())}/{int((~planted).sum())}",
+                            "idle genes: KS p": float(stats.kstest(idle, "uniform").pvalue),
+                            "idle genes: p < 0.05": float((idle < 0.05).mean()),
+                            "seconds": seconds,
+                        }
+                    )
+                    if args.verbose:
+                        print(rows[-1], flush=True)
     print("\n## regulators: planted regulators of exhausted and effector states\n")
     print(markdown(pd.DataFrame(rows), "ranking"))
-    shares = pd.DataFrame(calibration, columns=["family", "weights", "n_null", "share"])
-    print("\nIdle genes with p < 0.05 (0.05 is right):")
-    for (family, weights), group in shares.groupby(["family", "weights"]):
-        print(
-            f"- {family}, {weights} weights: {group['share'].mean():.3f} ({int(group['n_null'].mean())} random genes)"
-        )
 
 
 def markdown(rows: pd.DataFrame, by: str) -> str:

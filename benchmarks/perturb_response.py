@@ -98,7 +98,7 @@ def judge(adata, held: list[str], models: dict, seed: int) -> pd.DataFrame:
                 scores=scores[:, column],
             )
         )
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables, ignore_index=True).assign(n_genes=len(genes))
 
 
 def run(args) -> None:
@@ -108,7 +108,7 @@ def run(args) -> None:
     whole = anndata.read_h5ad(args.folder / FILE)
     print("\n## response: perturbations that were held out\n")
     print(CAVEAT)
-    for dataset in ("norman19", "mcfaline23"):
+    for dataset in ("norman19", "mcfaline23"):  # one after the other: opposite directions of regulation
         data = whole[(whole.obs["dataset"].astype(str) == dataset).to_numpy()].copy()
         conditions = sorted(data.obs["condition"].astype(str).unique())
         rows = []
@@ -135,7 +135,11 @@ def run(args) -> None:
                 scores = judge(data, held, models, seed)
                 mean = scores.groupby("method", sort=False)[list(COLUMNS)].mean().rename(columns=COLUMNS)
                 mean["seconds"] = pd.Series(seconds)
-                rows.append(mean.reset_index().assign(seed=seed, split=split, n=len(held)))
+                rows.append(
+                    mean.reset_index().assign(
+                        seed=seed, split=split, n=len(held), n_genes=int(scores["n_genes"].iloc[0])
+                    )
+                )
                 if args.verbose:
                     print(mean.round(3).to_string())
         table = pd.concat(rows, ignore_index=True)
@@ -145,5 +149,8 @@ def run(args) -> None:
             )
         for split, group in table.groupby("split", sort=False):
             n = group.groupby("seed")["n"].first()
-            print(f"\n### {dataset}, {split} ({int(n.iloc[0])} held out, {len(n)} seeds)\n")
-            print(markdown(group.drop(columns=["split", "n"]), "method"))
+            n_genes = int(group["n_genes"].min())
+            print(
+                f"\n### {dataset}, {split} ({int(n.iloc[0])} held out, {len(n)} seeds, {n_genes} genes that all methods predict)\n"
+            )
+            print(markdown(group.drop(columns=["split", "n", "n_genes"]), "method"))

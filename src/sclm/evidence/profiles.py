@@ -19,24 +19,29 @@ if TYPE_CHECKING:
     from sclm.evidence.plausibility import PlausibilityGuard
 
 
-def moved_counts(
-    counts: sp.csr_matrix, start: ArrayLike, profile: ArrayLike, *, target_sum: float = 1e4, seed: int = 0
-) -> sp.csr_matrix:
-    r"""Cells as they would be if their mean profile changed from one to another.
+_DEPTHS = 16  # quantiles of depth that stand for all cells
+_RATES = np.geomspace(1e-8, 1.0, 161)  # shares of a cell's counts
+_EXACT = 60.0  # expected counts above which noise hardly changes a mean logarithm
+_COUNTS = np.arange(161)  # of a gene with up to that many expected
 
-    With :math:`s_g = e^{\text{start}_g} - 1` and :math:`m_g = e^{\text{profile}_g} - 1` (counts a target sum): where the profile falls,
-    each count stays with probability :math:`m_g / s_g`; where it rises, a cell of depth :math:`N_i` gains a Poisson number with mean
-    :math:`N_i (m_g - s_g) / 10^4`. An unchanged profile leaves the cells as they are, so that what differs from real cells comes from the
-    prediction alone; noise, depth and differences between cells are those of real cells.
+
+def moved_counts(counts: sp.csr_matrix, start: ArrayLike, profile: ArrayLike, *, seed: int = 0) -> sp.csr_matrix:
+    r"""Cells as they would be if their mean log1p profile changed from one to another.
+
+    A mean logarithm is no logarithm of a mean: of a gene with few counts it rises faster. The factor of a gene is therefore
+    :math:`f_g = h^{-1}(\text{profile}_g) / h^{-1}(\text{start}_g)`, with :math:`h(\lambda)` the mean of
+    :math:`\log(1 + 10^4 k / N_i)` over these cells when a gene has the share :math:`\lambda` of their counts and
+    :math:`k \sim \text{Poisson}(\lambda N_i)`. Shares are moved by these factors and scaled to the sum that they had, since a profile says
+    nothing of depth. Where the share of a gene falls, each of its counts stays with that chance; where it rises, a cell gains a Poisson
+    number of what is missing at its depth. An unchanged profile leaves the cells as they are, so that what differs from real cells comes from
+    the prediction alone; noise, depth and differences between cells are those of real cells.
 
     Parameters
     ----------
     counts
         (n, G) raw counts of real cells, CSR.
     start, profile
-        (G,) mean log1p profiles before and after.
-    target_sum
-        Total that cells were scaled to before the logarithm.
+        (G,) mean log1p profiles, of counts scaled to 10,000, before and after.
     seed
         Of the draws.
 
@@ -45,20 +50,26 @@ def moved_counts(
     CSR float32 (n, G), a new matrix.
     """
     rng = np.random.default_rng(seed)
-    before, after = np.expm1(np.asarray(start, np.float64)), np.expm1(np.maximum(np.asarray(profile, np.float64), 0))
+    low, high = (np.maximum(np.asarray(x, dtype=np.float64), 0.0) for x in (start, profile))
     counts = sp.csr_matrix(counts, dtype=np.float64)
-    if before.shape != after.shape or before.shape != counts.shape[1:]:
+    if low.shape != high.shape or low.shape != counts.shape[1:]:
         raise ValueError(
-            f"start and profile must have one value for each of the {counts.shape[1]} genes, found {before.shape} and {after.shape}."
+            f"start and profile must have one value for each of the {counts.shape[1]} genes, found {low.shape} and {high.shape}."
         )
     depth = np.asarray(counts.sum(axis=1)).ravel()
+    before = np.asarray(counts.sum(axis=0)).ravel() / max(float(depth.sum()), 1.0)  # (G,) shares
+    mean_log = _mean_log(np.quantile(depth, (np.arange(_DEPTHS) + 0.5) / _DEPTHS))
+    rates = [np.exp(np.interp(x, mean_log, np.log(_RATES))) * (x > 0) for x in (low, high)]
+    factor = np.divide(rates[1], rates[0], out=np.ones_like(before), where=rates[0] > 0)
+    after = np.where(before > 0, before * factor, rates[1])
+    after *= before.sum() / max(float(after.sum()), 1e-300)
     kept = np.clip(np.divide(after, before, out=np.ones_like(after), where=before > 0), 0.0, 1.0)  # (G,)
     thinned = counts.copy()
     chance = kept[counts.indices]
     falls = chance < 1
     thinned.data[falls] = rng.binomial(counts.data[falls].astype(np.int64), chance[falls])
     rises = np.flatnonzero(after > before)
-    gained = rng.poisson(np.outer(depth / target_sum, (after - before)[rises])).astype(np.float64)  # (n, n_rises)
+    gained = rng.poisson(np.outer(depth, (after - before)[rises])).astype(np.float64)  # (n, n_rises)
     wide = sp.csr_matrix(
         (gained.ravel(), np.tile(rises, len(depth)), np.arange(len(depth) + 1) * len(rises)), counts.shape
     )
@@ -66,6 +77,21 @@ def moved_counts(
     moved.eliminate_zeros()
     moved.sort_indices()
     return moved
+
+
+def _mean_log(depths: np.ndarray) -> np.ndarray:
+    """(n_rates,) ascending: mean log1p of a gene by its share of the counts, over cells of these depths."""
+    from scipy.stats import poisson
+
+    total = np.zeros(len(_RATES))
+    for depth in np.maximum(depths, 1.0):
+        expected = _RATES * depth
+        exact = expected <= _EXACT
+        values = np.log1p(1e4 * _RATES)
+        # (n_exact, n_counts) @ (n_counts,)
+        values[exact] = poisson.pmf(_COUNTS[None], expected[exact, None]) @ np.log1p(1e4 * _COUNTS / depth)
+        total += np.maximum.accumulate(values)
+    return total / len(depths)
 
 
 def judge_profiles(

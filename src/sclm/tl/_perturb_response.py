@@ -247,8 +247,9 @@ def _plausibility(
         )  # fmt: skip
         return None
     names = list(map(str, predicted.columns))
-    groups, kinds = pd.factorize(perturbed.codes[rest])
+    # Control and perturbed, not a group each perturbation: marks of two perturbations do meet where both are predicted together.
+    groups = (perturbed.codes[rest] >= 0).astype(np.int64)
     cells = _in(source.read(rest), target, names)
-    guard = PlausibilityGuard.fit([cells], groups.astype(np.int64), n_groups=len(kinds), genes=cells.genes)
+    guard = PlausibilityGuard.fit([cells], groups, n_groups=2, genes=cells.genes)
     checked = _in(source.read(judged), target, names)
     return judge_profiles(guard, checked, start, predicted.to_numpy(), list(predicted.index), seed=seed)
