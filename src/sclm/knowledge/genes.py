@@ -98,6 +98,11 @@ class GeneIdentifiers:
                 found.append(None if symbol is None else self._ensembl_of.get(symbol))
         return found
 
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """All approved symbols, sorted."""
+        return tuple(sorted(self._symbols))
+
     def aliases(self, symbol: str) -> tuple[str, ...]:
         """The earlier symbols and aliases that lead to an approved symbol, sorted; empty where there are none."""
         return self._aliases.get(symbol, ())

@@ -27,6 +27,7 @@ FAMILIES: dict[str, str] = {
     "mean": "sclm.models.baselines.mean:MeanProfile",
     "majority": "sclm.models.baselines.majority:Majority",
     "pgl": "sclm.models.pgl.model:PGL",
+    "cell2sentence": "sclm.models.cell2sentence.model:Cell2Sentence",
     "geneformer": "sclm.models.geneformer.model:Geneformer",
     "scgpt": "sclm.models.scgpt.model:ScGPT",
     "deconvolution": "sclm.models.deconvolution.model:Deconvolution",
@@ -142,6 +143,10 @@ def load(model: str | Path | Family) -> Family:
         folder = Path(name)
     elif name in FAMILIES:
         cls = family_class(name)
+        if "fit" not in {attribute for base in cls.__mro__ if base is not Base for attribute in vars(base)}:
+            raise ValueError(
+                f"{name!r} reads published models: pass the folder of one, or its name on the hub, 'hf:organisation/name'."
+            )
         keys, other = "label_key=...", ", or pass reference= and label_key= to the tool"
         if hasattr(cls, "generate"):
             keys, other = "obs_keys=[...]", ""

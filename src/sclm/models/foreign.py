@@ -2,6 +2,7 @@
 
 Each family that reads foreign checkpoints has a module ``checkpoint.py`` with ``LAYOUT`` (what the files are, in a line),
 ``recognise(path)``, ``sources(path)`` (the files that decide the model) and ``convert(path)`` (the model, every tensor accounted for).
+With ``KEPT = False`` there, models are used where they lie, and no copy is kept.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ FOREIGN: dict[str, str] = {
     "sctranslator": "sclm.models.sctranslator.checkpoint",
     "geneformer": "sclm.models.geneformer.checkpoint",
     "scgpt": "sclm.models.scgpt.checkpoint",
+    "cell2sentence": "sclm.models.cell2sentence.checkpoint",
 }
 _CONVERSION = 1  # a cached conversion of another number is not used again
 
@@ -92,6 +94,10 @@ def load_foreign(path: str | Path, family: str) -> Family:
 
     path = Path(path)
     module = importlib.import_module(FOREIGN[family])
+    if not getattr(module, "KEPT", True):
+        model = module.convert(path)
+        model.path = path
+        return model
     digest = hashlib.sha256(f"{_CONVERSION} {__version__}".encode())
     for file in module.sources(path):
         digest.update(f"{file.name} {sha256(file)}".encode())

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from sclm.nn.bucketing import buckets
     from sclm.nn.causal_lm import CausalLM
     from sclm.nn.decoding import SampledNames, sample_names, write_text
+    from sclm.nn.next_token import masked_log_probs
     from sclm.nn.packing import Packed
-    from sclm.nn.prefix_lm import PrefixLM, masked_log_probs
+    from sclm.nn.prefix_lm import PrefixLM
     from sclm.nn.prompt_cache import PromptCache
     from sclm.nn.randomness import seeded
     from sclm.nn.state import load_own_state, own_state
@@ -31,7 +32,7 @@ _HOME = {
     "beam_names": "trie_scoring",
     "buckets": "bucketing",
     "load_own_state": "state",
-    "masked_log_probs": "prefix_lm",
+    "masked_log_probs": "next_token",
     "own_state": "state",
     "sample_names": "decoding",
     "score_names": "trie_scoring",

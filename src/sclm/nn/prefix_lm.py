@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 
 from sclm.nn.causal_lm import CausalLM
+from sclm.nn.next_token import masked_log_probs
 from sclm.nn.packing import Packed
 from sclm.nn.pretrained import load_tokenizer, same_base
 from sclm.nn.prompt_cache import PromptCache
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sclm.nn.tokenizers import TextTokenizer
-
-# Scores of the vocabulary that are held at a time: what stays in the cache of a CPU (2 MB), and 128 MB elsewhere.
-_MANY = {"cpu": 2**19}
-_MANY_ELSEWHERE = 2**25
 
 
 class PrefixLM(torch.nn.Module):
@@ -151,6 +148,11 @@ class PrefixLM(torch.nn.Module):
         return self.lm.width
 
     @property
+    def n_layers(self) -> int:
+        """Layers of the network."""
+        return int(self.lm.body.config.get_text_config(decoder=True).num_hidden_layers)
+
+    @property
     def vocab_size(self) -> int:
         """V."""
         return self.lm.vocab_size
@@ -216,9 +218,27 @@ class PrefixLM(torch.nn.Module):
         """S + K, positions before the first token."""
         return len(self.tokenizer.start) + (0 if prefix is None else prefix.shape[1])
 
-    def states(self, prefix: torch.Tensor | None, ids: torch.Tensor) -> torch.Tensor:
-        """Hidden states (B, S + K + L, D) of start, prefix and tokens after the last norm; a row may be padded on the right."""
-        return self.lm(self._inputs(prefix, ids))
+    def states(self, prefix: torch.Tensor | None, ids: torch.Tensor, layer: int = -1) -> torch.Tensor:
+        """Hidden states of start, prefix and tokens.
+
+        Parameters
+        ----------
+        prefix
+            (B, K, D), or None.
+        ids
+            (B, L) int64; a row may be padded on the right.
+        layer
+            0 the input of the first layer, -1 after the last layer and the last norm.
+
+        Returns
+        -------
+        (B, S + K + L, D).
+        """
+        inputs = self._inputs(prefix, ids)
+        if layer == -1:
+            return self.lm(inputs)
+        states = self.lm.body(inputs_embeds=inputs, use_cache=False, output_hidden_states=True).hidden_states
+        return states[layer]
 
     def logits(self, prefix: torch.Tensor | None, ids: torch.Tensor, real: torch.Tensor | None = None) -> torch.Tensor:
         """Scores of the next token at each token.
@@ -249,7 +269,7 @@ class PrefixLM(torch.nn.Module):
         mask: torch.Tensor | None = None,
         temperature: float = 1.0,
     ) -> torch.Tensor:
-        """Log-probability of each token of an answer after its prompt, as :func:`masked_log_probs` defines it.
+        """Log-probability of each token of an answer after its prompt, as :func:`sclm.nn.masked_log_probs` defines it.
 
         Gradients flow. An answer is written to its end: add the token :attr:`eos` where the end belongs to it.
 
@@ -348,7 +368,7 @@ class PrefixLM(torch.nn.Module):
     def next_log_probs(
         self, hidden: torch.Tensor, mask: torch.Tensor | None = None, temperature: float = 1.0
     ) -> torch.Tensor:
-        """Log-probabilities (…, V) of the next token from hidden states (…, D): see :func:`masked_log_probs`."""
+        """Log-probabilities (…, V) of the next token from hidden states (…, D): see :func:`sclm.nn.masked_log_probs`."""
         return masked_log_probs(self.lm.logits(hidden), mask, temperature)
 
     def _refuse_window(self, length: int) -> None:
@@ -361,37 +381,3 @@ class PrefixLM(torch.nn.Module):
             raise ValueError(
                 f"the model attends to windows of {window} positions, found {length}. Write shorter prompts: fewer genes a cell."
             )
-
-
-def masked_log_probs(logits: torch.Tensor, mask: torch.Tensor | None, temperature: float = 1.0) -> torch.Tensor:
-    r"""Log-probabilities of the next token among those that are allowed; the one definition for drawing and scoring.
-
-    .. math:: \log p(t) = z_t / T - \log \sum_{u \in \mathrm{allowed}} e^{z_u / T}
-
-    Parameters
-    ----------
-    logits
-        (…, V) scores z.
-    mask
-        (…, V) bool, True for allowed; None: all. Where nothing is allowed all are.
-    temperature
-        T > 0.
-
-    Returns
-    -------
-    (…, V) float32, minus infinity where not allowed.
-    """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, found {temperature}.")
-    scores = logits.float()
-    if temperature != 1:
-        scores = scores / temperature
-    if mask is not None:
-        mask = mask.to(scores.device)
-        scores = scores.masked_fill(~(mask | ~mask.any(-1, keepdim=True)), -torch.inf)
-    return torch.log_softmax(scores, dim=-1)
-
-
-def rows_at_a_time(vocab_size: int, device: torch.device) -> int:
-    """Hidden states whose scores of the vocabulary are held at once, so that memory stays bounded."""
-    return max(64, _MANY.get(device.type, _MANY_ELSEWHERE) // vocab_size)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from sclm.nn.prefix_lm import rows_at_a_time
+from sclm.nn.next_token import rows_at_a_time
 
 if TYPE_CHECKING:
     from sclm.nn.prefix_lm import PrefixLM

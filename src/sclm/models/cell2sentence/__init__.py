@@ -1,0 +1,1 @@
+"""Public language models of cell sentences: the cell2sentence family."""

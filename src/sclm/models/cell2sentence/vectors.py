@@ -1,0 +1,48 @@
+"""Vectors of cells: hidden states of their prompts.
+
+n prompts · B of a batch · S start tokens · L tokens · D width
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from sclm.models.cell2sentence.naming import batches
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sclm.nn import PrefixLM
+
+
+def prompt_vectors(lm: PrefixLM, ids: Sequence[Sequence[int]], layer: int, pooling: str) -> np.ndarray:
+    """Hidden states of prompts, put together; padding is left out.
+
+    Parameters
+    ----------
+    lm
+        The language model.
+    ids
+        Tokens of n prompts.
+    layer
+        0 the embeddings of the tokens, -1 the last layer.
+    pooling
+        ``"mean"`` over the positions of the prompt, the start token among them, or ``"last"``.
+
+    Returns
+    -------
+    (n, D) float32.
+    """
+    vectors = np.empty((len(ids), lm.width), dtype=np.float32)
+    for rows in batches(lm, ids):
+        packed = lm.pack([ids[r] for r in rows])
+        states = lm.states(None, packed.ids, layer).float()  # (B, S + L, D)
+        lengths = packed.lengths.to(states.device) + lm.before(None)
+        places = torch.arange(states.shape[1], device=states.device)[None]
+        counted = places == lengths[:, None] - 1 if pooling == "last" else places < lengths[:, None]
+        summed = torch.where(counted[..., None], states, 0.0).sum(dim=1)  # (B, D)
+        vectors[rows] = (summed / counted.sum(dim=1, keepdim=True)).cpu().numpy()
+    return vectors
