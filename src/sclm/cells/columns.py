@@ -69,12 +69,12 @@ def _moved(counts: sp.csr_matrix, target: np.ndarray, n_columns: int) -> tuple[n
     data = counts.data if counts.data.dtype in (np.float32, np.float64) else counts.data.astype(np.float32)
     _move_rows(data, counts.indices, room, target, n_columns, bounds, _PLACE, values, columns, lengths)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    if offsets[-1] == values.size:
-        return values, columns, offsets
-    # entries were left out or met
-    whole, places = np.empty(offsets[-1], np.float32), np.empty(offsets[-1], np.int32)
-    _close_gaps(values, columns, room, offsets, bounds, whole, places)
-    return whole, places, offsets
+    if offsets[-1] < values.size:  # entries were left out or met: the rows of a chunk stand together, chunks apart
+        filled = offsets[bounds[1:]] - offsets[bounds[:-1]]
+        starts = room[bounds[:-1]] - room[0]
+        kept = [slice(start, start + size) for start, size in zip(starts, filled, strict=True)]
+        values, columns = (np.concatenate([part[some] for some in kept]) for part in (values, columns))
+    return values, columns, offsets
 
 
 @per_cell
@@ -94,13 +94,13 @@ def _move_rows(
     for chunk in numba.prange(bounds.size - 1):
         row = np.zeros(n_columns, np.float32)
         reached = np.zeros((n_columns + 63) // 64, np.uint64)
+        write = indptr[bounds[chunk]] - indptr[0]
         for i in range(bounds[chunk], bounds[chunk + 1]):
             for k in range(indptr[i], indptr[i + 1]):
                 column = target[indices[k]]
                 if column >= 0:
                     row[column] += np.float32(np.rint(data[k]))
                     reached[column >> 6] |= np.uint64(1) << np.uint64(column & 63)
-            write = indptr[i] - indptr[0]
             first = write
             for word in range(reached.size):
                 bits = reached[word]
@@ -115,22 +115,3 @@ def _move_rows(
                         write += 1
                     row[column] = 0
             lengths[i] = write - first
-
-
-@per_cell
-def _close_gaps(
-    values: np.ndarray,
-    columns: np.ndarray,
-    room: np.ndarray,
-    offsets: np.ndarray,
-    bounds: np.ndarray,
-    whole: np.ndarray,
-    places: np.ndarray,
-) -> Any:
-    """The rows one behind the other."""
-    for chunk in numba.prange(bounds.size - 1):
-        for i in range(bounds[chunk], bounds[chunk + 1]):
-            start = room[i] - room[0]
-            for k in range(offsets[i + 1] - offsets[i]):
-                whole[offsets[i] + k] = values[start + k]
-                places[offsets[i] + k] = columns[start + k]

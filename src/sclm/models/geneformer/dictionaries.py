@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,7 +62,7 @@ class Dictionaries:
     sha256: Mapping[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
 
-    @property
+    @cached_property
     def version(self) -> str:
         """``"V2"`` with ``<cls>`` and ``<eos>``, ``"V1"`` without."""
         return version_of(self.vocabulary)
