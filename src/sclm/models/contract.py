@@ -116,6 +116,23 @@ class Generator(Protocol):
         ...
 
 
+@runtime_checkable
+class CellWriter(Protocol):
+    """A model that writes cells, without training cells of its own to judge them by."""
+
+    def generate(self, request: pd.DataFrame, *, seed: int = 0) -> Cells:
+        """All cells of a request, in its order; a cell depends on its row, not on the others."""
+        ...
+
+    def writing(self) -> dict[str, Any]:
+        """How cells are written, for the record."""
+        ...
+
+    def provenance(self) -> dict[str, Any]:
+        """What made a result."""
+        ...
+
+
 class Mapping(NamedTuple):
     """Cell types of a block of spots.
 

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from sclm import results
-from sclm.models.contract import Generator
+from sclm import models, results
+from sclm.models.contract import CellWriter, Generator
 from sclm.tl._generate_columns import GROUP, group_names, guard_groups, metadata_columns, request_as_text
 from sclm.tl._generate_file import Parts, destination
+from sclm.tl._generate_plain import write_plain
 from sclm.tl._model import check_device, loaded, on_device
 
 if TYPE_CHECKING:
@@ -120,6 +121,10 @@ def generate(
         ``plausibility`` (share of implausible cells a group, beside training cells), ``label_keys`` (columns to colour by).
         :func:`sclm.get.generate` and its siblings read it.
 
+    A model of family ``cell2sentence`` has no training cells to compare with: it writes ``.obs`` with the request,
+    ``sclm_words``, ``sclm_unknown_words`` and ``sclm_repeated_genes``, and a record whose ``writing`` holds the line from
+    ranks to expression.
+
     Raises
     ------
     TypeError
@@ -151,7 +156,13 @@ def generate(
     _check_arguments(guidance, max_novelty, batch_size, seed)
     results.check_name(key_added)
     target = None if path is None else destination(path)
-    generator = _generator(model, device)
+    found = model if isinstance(model, Generator) else models.load(model)
+    if isinstance(found, CellWriter) and not isinstance(found, Generator):
+        _check_request(request, [])
+        unused: dict[str, tuple[Any, Any]] = {"guidance": (guidance, 0.0), "max_novelty": (max_novelty, 0.5)}
+        unused |= {"path": (path, None), "batch_size": (batch_size, None)}
+        return write_plain(request, found, unused=unused, key_added=key_added, device=device, seed=int(seed))
+    generator = _generator(found, device)
     _check_request(request, generator.conditions.names)
     resolved = generator.conditions.resolve(request, max_novelty=max_novelty)
     request = request_as_text(request)

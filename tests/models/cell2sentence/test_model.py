@@ -268,6 +268,25 @@ def test_the_tools_take_it(model: Any, simulate: Any) -> None:
     np.testing.assert_allclose(adata.obsm["X_sclm_cell2sentence"], model.embed(read_cells(adata).read()), atol=1e-5)
 
 
+def test_the_tool_writes_cells_and_stores_the_line(model: Any, tmp_path: Path) -> None:
+    import anndata as ad
+
+    request = sclm.request(3, cell_type="T cell")
+    written = sclm.tl.generate(request, model, seed=1)
+    assert written.n_obs == 3
+    assert written.obs["cell_type"].tolist() == ["T cell"] * 3
+    record = written.uns["sclm_generate"]
+    assert record["writing"]["inverse"]["slope"] == model.inverse.slope
+    assert record["totals"]["sclm_words"] == written.obs["sclm_words"].sum()
+    again = sclm.tl.generate(request, model, seed=1)
+    assert (again.X != written.X).nnz == 0
+    written.write_h5ad(tmp_path / "cells.h5ad")
+    assert ad.read_h5ad(tmp_path / "cells.h5ad").uns["sclm_generate"]["tool"] == "generate"
+    assert list(sclm.get.generate(written).columns) == ["cell_type", "words", "unknown_words", "repeated_genes"]
+    with pytest.raises(ValueError, match="guidance means nothing to 'cell2sentence', found 1"):
+        sclm.tl.generate(request, model, guidance=1.0)
+
+
 def test_settings_are_checked(model: Any) -> None:
     for wrong in ({"n_genes": 0}, {"temperature": 0.0}, {"inverse": (1.0,)}, {"answer": "x"}, {"max_tokens": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -22,7 +22,7 @@ from sclm.models.cell2sentence.config import Cell2SentenceConfig
 from sclm.models.cell2sentence.inverse import InverseRank
 from sclm.models.cell2sentence.naming import affordable, free_answers, name_log_probs
 from sclm.models.cell2sentence.sentences import of_data, symbols_of, write_sentences
-from sclm.models.cell2sentence.vectors import prompt_vectors
+from sclm.models.cell2sentence.vectors import POOLINGS, checked, prompt_vectors
 from sclm.models.cell2sentence.writing import NOTES, cells_of, check_request, write_after
 from sclm.models.contract import Annotation
 from sclm.models.neural import NeuralFamily
@@ -50,7 +50,7 @@ class Cell2Sentence(NeuralFamily):
 
     family = "cell2sentence"
     Config = Cell2SentenceConfig
-    poolings: ClassVar[tuple[str, ...]] = ("mean", "last")
+    poolings: ClassVar[tuple[str, ...]] = POOLINGS
 
     network: PrefixLM
 
@@ -303,13 +303,7 @@ class Cell2Sentence(NeuralFamily):
 
     def chosen(self, hidden_layer: int | None = None, pooling: str | None = None) -> tuple[int, str]:
         """Layer counted from the end and pooling that are used, checked; None: the last layer, and the mean."""
-        layer, pooling = -1 if hidden_layer is None else hidden_layer, pooling or "mean"
-        n = self.network.n_layers + 1
-        if not -n <= layer < n:
-            raise ValueError(f"hidden_layer must lie between {-n} and {n - 1}, found {layer}.")
-        if pooling not in self.poolings:
-            raise ValueError(f"pooling must be one of {', '.join(map(repr, self.poolings))}, found {pooling!r}.")
-        return layer if layer < 0 else layer - n, pooling
+        return checked(self.network.n_layers, hidden_layer, pooling)
 
     def embed(
         self, cells: Cells, *, hidden_layer: int | None = None, pooling: str | None = None, seed: int = 0
@@ -345,6 +339,10 @@ class Cell2Sentence(NeuralFamily):
     def with_inverse(self, cells: Cells, *, seed: int = 0) -> Self:
         """The same model with the line from ranks to expression fitted on these cells."""
         return self.set(inverse=dataclasses.astuple(InverseRank.fit(sparse.csr_matrix(cells.counts), seed=seed)))
+
+    def writing(self) -> dict[str, Any]:
+        """How cells are written, for the record: the prompt and the line from ranks to expression."""
+        return {"prompt": self.config.generate_prompt, "inverse": dataclasses.asdict(self.inverse)}
 
     @property
     def inverse(self) -> InverseRank:

@@ -18,6 +18,20 @@ if TYPE_CHECKING:
     from sclm.nn import PrefixLM
 
 
+POOLINGS = ("mean", "last")
+
+
+def checked(n_layers: int, hidden_layer: int | None, pooling: str | None) -> tuple[int, str]:
+    """Layer counted from the end, and pooling; None: the last layer, and the mean. ValueError for what there is not."""
+    layer, pooling = -1 if hidden_layer is None else hidden_layer, pooling or "mean"
+    n = n_layers + 1
+    if not -n <= layer < n:
+        raise ValueError(f"hidden_layer must lie between {-n} and {n - 1}, found {layer}.")
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling must be one of {', '.join(map(repr, POOLINGS))}, found {pooling!r}.")
+    return layer if layer < 0 else layer - n, pooling
+
+
 def prompt_vectors(lm: PrefixLM, ids: Sequence[Sequence[int]], layer: int, pooling: str) -> np.ndarray:
     """Hidden states of prompts, put together; padding is left out.
 
