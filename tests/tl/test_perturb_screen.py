@@ -77,7 +77,7 @@ def test_effects_are_means_over_the_cells_that_express_the_gene(cells: ad.AnnDat
     y = np.log1p(1e4 * counts / totals)
     before = y @ encoder.weights[1:]
     for genes in ([5], [7, 41], [2, 3]):
-        name = "+".join(cells.var_names[i] for i in genes)
+        name = "+".join(sorted(cells.var_names[i] for i in genes))
         there = (counts[:, genes] > 0).all(axis=1)
         less = counts.copy()
         less[:, genes] = 0

@@ -244,7 +244,7 @@ def _table(groups: list[tuple[int, ...]], genes: Genes, moved: pd.DataFrame, goa
     together = [genes.cells[:, list(group)].all(axis=1).mean() for group in groups]
     table = pd.DataFrame(
         {
-            "perturbation": ["+".join(str(genes.name[i]) for i in group) for group in groups],
+            "perturbation": ["+".join(sorted(str(genes.name[i]) for i in group)) for group in groups],
             "n_genes": [len(group) for group in groups],
             "n_cells": 0,
             "detection": together,

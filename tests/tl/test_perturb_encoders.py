@@ -1,0 +1,72 @@
+"""Screens and predictions with the real families, trained for a moment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import sclm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import anndata as ad
+
+QUICK: dict[str, Any] = {"preset": "tiny", "max_epochs": 1, "progress_bar": False, "accelerator": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def cells(simulate: Callable[..., ad.AnnData]) -> ad.AnnData:
+    return simulate(80, 100, seed=6)
+
+
+@pytest.fixture(scope="module", params=["scgpt", "geneformer"])
+def encoder(request: pytest.FixtureRequest, cells: ad.AnnData) -> Any:
+    return sclm.train(request.param, cells, seed=0, **QUICK)
+
+
+@pytest.mark.parametrize("kind", ["delete", "overexpress"])
+def test_a_screen(encoder: Any, cells: ad.AnnData, kind: str) -> None:
+    asked = [*cells.var_names[:8], (str(cells.var_names[0]), str(cells.var_names[1]))]
+    options = {"state_key": "cell_type", "start": "B cell", "goal": "T cell", "n_null": 40, "kind": kind}
+    adata = cells.copy()
+    sclm.tl.perturb(adata, encoder, asked, **options)
+    table = sclm.get.perturb(adata).set_index("perturbation")
+    assert set(table.index) == {*map(str, cells.var_names[:8]), "+".join(sorted(map(str, cells.var_names[:2])))}
+    b_cells = cells[cells.obs["cell_type"] == "B cell"]
+    detected = np.asarray((b_cells.X > 0).sum(axis=0)).ravel()
+    single = table.loc[list(map(str, cells.var_names[:8]))]
+    np.testing.assert_allclose(single["detection"], detected[:8] / b_cells.n_obs)
+    if kind == "delete":
+        assert single["n_cells"].tolist() == detected[:8].tolist()
+    else:
+        already = encoder.family == "geneformer"  # a gene that stands first already cannot be moved there
+        assert (table["n_cells"] <= b_cells.n_obs).all()
+        assert (table["n_cells"] == b_cells.n_obs).all() or already
+    for column in ("effect", "null_mean", "null_sd", "z", "p", "q", "goal_shift", "goal_p", "goal_q"):
+        assert np.isfinite(table[column]).all(), column
+    assert (table["effect"] > -1e-6).all()
+    again = cells[::-1].copy()  # the order of cells does not matter where all are taken
+    sclm.tl.perturb(again, encoder, asked, **options)
+    other = sclm.get.perturb(again).set_index("perturbation").loc[table.index]
+    np.testing.assert_allclose(other["effect"], table["effect"], atol=1e-5)
+
+
+def test_predictions_of_a_network_beside_baselines(cells: ad.AnnData) -> None:
+    adata = cells.copy()
+    a, b, c = map(str, cells.var_names[:3])
+    adata.obs["guide"] = pd.Categorical(np.array(["NT", "NT", a, b])[np.arange(80) % 4])
+    options = {"perturbation_key": "guide", "control": "NT"}
+    model = sclm.train("scgpt", adata, seed=0, **options, **QUICK)
+    sclm.tl.perturb(adata, model, [a, (a, b), c], **options)
+    record = adata.uns["sclm_perturb"]
+    assert sclm.get.perturb(adata)["standing"].tolist() == ["seen", "combination of seen", "unseen"]
+    assert "ridge-response on the model's gene embeddings" in record["baselines"]
+    profiles = sclm.get.perturb_profiles(adata)
+    assert np.isfinite(profiles.to_numpy()).all()
+    for name in record["baselines"]:
+        assert sclm.get.perturb_profiles(adata, name).shape == profiles.shape
+    assert set(record["scores"]["method"]) == {"model", *record["baselines"]}
