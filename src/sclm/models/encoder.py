@@ -18,7 +18,7 @@ from sclm.models.encoder_networks import LinksGenes
 from sclm.nn import buckets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from sclm.cells import Cells, GeneMatch
 
@@ -102,6 +102,10 @@ class EncoderFamily(NamesCells, LinksGenes, abc.ABC):
 
     # Cells to vectors ------------------------------------------------------------------------------------------------
 
+    def find(self, names: Iterable[str]) -> GeneMatch:
+        """Genes by name; a family with names of its own replaces it."""
+        return self.vocabulary.match(names)
+
     def match(self, genes: pd.Index) -> GeneMatch:
         """Overlap of the data's genes with the model's.
 
@@ -111,7 +115,7 @@ class EncoderFamily(NamesCells, LinksGenes, abc.ABC):
             If the model knows less than a tenth of the data's genes, with the likely reason. That the data lack most of the model's
             genes is usual: a network for sixty thousand genes reads those that a cell expresses.
         """
-        match = self.vocabulary.match(genes)
+        match = self.find(genes)
         require_overlap(genes, self.vocabulary, match, min_share=_MIN_SHARE, of="data")
         return match
 
@@ -316,7 +320,7 @@ class EncoderFamily(NamesCells, LinksGenes, abc.ABC):
     def gene_ids(self, groups: Sequence[Sequence[str]]) -> list[list[int]]:
         """Token ids of genes by name; KeyError names those that the model does not know."""
         names = list(dict.fromkeys(name for group in groups for name in group))
-        ids = dict(zip(names, self.vocabulary.match(names).ids.tolist(), strict=True))
+        ids = dict(zip(names, self.find(names).ids.tolist(), strict=True))
         unknown = [name for name in names if ids[name] < 0]
         if unknown:
             raise KeyError(

@@ -193,14 +193,25 @@ def test_attention_sums_to_one_and_passes_padding_over(model: Geneformer, cells:
     tokens = model.tokenise(cells)
     rows = np.array([0, 1, 5])
     with model.inference() as network:
-        ids, _, real = model.padded(tokens, rows)
-        found = network.attention(ids, real, 2)
+        ids, values, real = model.padded(tokens, rows)
+        found = model.attention(ids, values, real)
         network.bert_model.set_attn_implementation("eager")
-        expected = network.bert_model(ids, attention_mask=real.long(), output_attentions=True).attentions[1]
+        expected = (
+            network.bert_model(ids, attention_mask=real.long(), output_attentions=True).attentions[-1].mean(dim=1)
+        )
     n = real.sum(dim=1)
+    assert found.shape == (3, ids.shape[1], ids.shape[1])
     for b in range(3):
-        np.testing.assert_allclose(found[b, :, : n[b]], expected[b, :, : n[b]], atol=1e-5)
-        assert (found[b, :, :, n[b] :] == 0).all()
+        np.testing.assert_allclose(found[b, : n[b]], expected[b, : n[b]], atol=1e-5)
+        assert (found[b, :, n[b] :] == 0).all()
+
+
+@pytest.mark.parametrize("method", ["embedding", "attention"])
+def test_genes_are_linked(model: Geneformer, cells: Cells, genes: list[str], method: str) -> None:
+    edges = model.gene_network(method, genes=["GENE1", *genes[5:10]], cells=cells, k=3)
+    assert set(edges["source"]) == {"GENE1", *genes[5:10]}
+    assert edges.groupby("source").size().max() == 3
+    assert np.isfinite(edges["weight"]).all()
 
 
 def test_classes_of_cells_and_genes(tmp_path: Path, write_checkpoint: Callable, cells: Cells, genes: list[str]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sclm.cells import align, require_overlap
+from sclm.cells import align
 from sclm.evidence.backoff import UNKNOWN
 from sclm.knowledge import Ontology
 from sclm.models.contract import Annotation
@@ -21,13 +21,11 @@ from sclm.models.geneformer.tokens import match_genes, rank_tokens, token_counts
 from sclm.nn import load_own_state
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import scipy.sparse as sp
 
     from sclm.cells import Cells, CellSource, GeneMatch, GeneVocabulary, Ragged
-
-_MIN_SHARE = 0.1  # of the data's genes that the model must know
 
 
 class Geneformer(EncoderFamily):
@@ -153,17 +151,9 @@ class Geneformer(EncoderFamily):
 
     # Cells to tokens -------------------------------------------------------------------------------------------------
 
-    def match(self, genes: pd.Index) -> GeneMatch:
-        """Overlap of the data's genes with the model's: see :func:`~sclm.models.geneformer.tokens.match_genes`.
-
-        Raises
-        ------
-        ValueError
-            If the model knows less than a tenth of the data's genes, with the likely reason.
-        """
-        match = match_genes(genes, self.dictionaries)
-        require_overlap(genes, self.vocabulary, match, min_share=_MIN_SHARE, of="data")
-        return match
+    def find(self, names: Iterable[str]) -> GeneMatch:
+        """Genes by name, retired ids and the model's own symbols included: :func:`~sclm.models.geneformer.tokens.match_genes`."""
+        return match_genes(names, self.dictionaries)
 
     def tokenise(self, cells: Cells, *, seed: int = 0) -> Tokens:
         """Rank-value tokens of every cell, in their order: see :func:`~sclm.models.geneformer.tokens.rank_tokens`.
@@ -216,15 +206,15 @@ class Geneformer(EncoderFamily):
             return self.network.states(ids, real, layer, first_only=True)[:, 0]
         return super().encode(ids, values, real, layer, pooling)
 
-    def attention(self, ids: torch.Tensor, values: torch.Tensor | None, real: torch.Tensor) -> torch.Tensor:
-        """Attention (B, L, L) of the last layer, averaged over heads: rows attend, and sum to 1."""
-        return self.network.attention(ids, real, self.n_layers).mean(dim=1)
-
     def gene_embeddings(self) -> pd.DataFrame:
         """Word embeddings of the genes, as the first layer reads them: genes x D, float32, indexed by Ensembl id."""
         table = self.network.bert_model.bert.embeddings.word_embeddings.weight.detach().float().cpu().numpy()
         some = self.vocabulary.is_gene
         return pd.DataFrame(table[some], index=pd.Index(self.vocabulary.tokens)[some])
+
+    def attention(self, ids: torch.Tensor, values: torch.Tensor | None, real: torch.Tensor) -> torch.Tensor:
+        """Attention (B, L, L) of the last layer, averaged over heads."""
+        return self.network.attention(ids, real, self.n_layers)
 
     # Classes of fine-tuned checkpoints -------------------------------------------------------------------------------
 

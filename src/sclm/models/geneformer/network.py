@@ -145,12 +145,16 @@ class GeneformerNetwork(torch.nn.Module):
         return x[:, :1] if first_only else x
 
     def attention(self, ids: torch.Tensor, real: torch.Tensor, layer: int) -> torch.Tensor:
-        """Attention weights (B, H, L, L) of a layer, 1 … layers: from each token (rows) to each (columns)."""
+        """Attention (B, L, L) of a layer, 1 … layers, averaged over heads: from each token (rows) to each (columns)."""
         x = self.states(ids, real, layer - 1)
         part = self.bert_model.bert.encoder.layer[layer - 1].attention.self
-        query, key = (_heads(project(x), part.num_attention_heads) for project in (part.query, part.key))
-        scores = query @ key.transpose(2, 3) * part.attention_head_size**-0.5  # (B, H, L, L)
-        return scores.masked_fill(~real[:, None, None, :], -torch.inf).softmax(dim=-1)
+        n = part.num_attention_heads
+        query, key = _heads(part.query(x), n), _heads(part.key(x), n)
+        mean = x.new_zeros(len(ids), ids.shape[1], ids.shape[1])
+        for head in range(n):  # one at a time: all of them take H times the memory
+            scores = query[:, head] @ key[:, head].transpose(1, 2) * part.attention_head_size**-0.5  # (B, L, L)
+            mean += scores.masked_fill(~real[:, None, :], -torch.inf).softmax(dim=-1)
+        return mean / n
 
     def masked_logits(self, states: torch.Tensor) -> torch.Tensor:
         """Logits (…, V) of the token at each position from last states (…, D)."""
