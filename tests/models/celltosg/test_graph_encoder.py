@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from sclm.knowledge import GeneSets, KnowledgeGraph, Pairs
 from sclm.models.celltosg.graph_encoder import GraphEncoder, GraphEncoderConfig
 from sclm.models.celltosg.graph_tensors import graph_tensors, group
-from sclm.models.celltosg.message_passing import bag_mean
+from sclm.models.celltosg.message_passing import bag_means
 from sclm.models.celltosg.neighbourhood import Neighbourhood
 from sclm.models.celltosg.text_features import encoded_texts, node_texts, text_features
 
@@ -93,8 +93,10 @@ def test_mean_over_bags_numerically():
     bags = group(edges)
     states = torch.randn(5, 3, dtype=torch.float64, requires_grad=True, generator=torch.Generator().manual_seed(0))
     expected = torch.stack([states[[1, 2, 4]].mean(0), states[[0, 1]].mean(0)])
-    torch.testing.assert_close(bag_mean(states, bags), expected)
-    assert torch.autograd.gradcheck(lambda x: bag_mean(x, bags), states)
+    other = group(np.array([[4, 4], [1, 2]], dtype=np.int32))
+    torch.testing.assert_close(bag_means(states, [bags, other]), (expected, states[[4, 4]]))
+    assert torch.autograd.gradcheck(lambda x: bag_means(x, [bags, other]), states)
+    assert bag_means(states, []) == ()
 
 
 def test_order_of_the_nodes_does_not_matter(graph):

@@ -16,35 +16,36 @@ if TYPE_CHECKING:
     from sclm.models.celltosg.graph_tensors import Bags
 
 
-class _BagMean(torch.autograd.Function):
-    """Mean over the neighbours of each target, (N, D) → (M, D).
+class _BagMeans(torch.autograd.Function):
+    """Mean over the neighbours of each target, (N, D) → (M, D) for every relation.
 
     Forwards and backwards it is a sum over bags, which neither holds a value for each edge nor adds in a random order: memory
     is bounded by the nodes, and a GPU gives the same numbers each time.
     """
 
     @staticmethod
-    def forward(ctx: Any, states: torch.Tensor, bags: Bags) -> torch.Tensor:  # type: ignore[override]
+    def forward(ctx: Any, states: torch.Tensor, *bags: Bags) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
         ctx.bags, ctx.shape = bags, states.shape
-        return F.embedding_bag(bags.members, states.contiguous(), bags.offsets, mode="mean")
+        states = states.contiguous()
+        return tuple(F.embedding_bag(b.members, states, b.offsets, mode="mean") for b in bags)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
-        bags: Bags = ctx.bags
-        shared = gradient / bags.counts[:, None].to(gradient.dtype)  # (M, D): what each neighbour gets
-        back = F.embedding_bag(bags.back_members, shared.contiguous(), bags.back_offsets, mode="sum")  # (S, D)
-        result = gradient.new_zeros(ctx.shape)
-        result[bags.starts] = back
-        return result, None
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        result = gradients[0].new_zeros(ctx.shape)  # one for all relations
+        for gradient, b in zip(gradients, ctx.bags, strict=True):
+            shared = gradient / b.counts[:, None].to(gradient.dtype)  # (M, D): what each neighbour gets
+            # (S, D); the starts of a relation are all different, so that adding has one order
+            result.index_add_(0, b.starts, F.embedding_bag(b.back_members, shared, b.back_offsets, mode="sum"))
+        return (result, *(None for _ in ctx.bags))
 
 
-def bag_mean(states: torch.Tensor, bags: Bags) -> torch.Tensor:
-    """Mean of the states (N, D) over the neighbours of each target of a relation, (M, D): 1/|N_r(v)| Σ_{u ∈ N_r(v)} h_u."""
-    return _BagMean.apply(states, bags)
+def bag_means(states: torch.Tensor, bags: Sequence[Bags]) -> tuple[torch.Tensor, ...]:
+    """Means of the states (N, D) over the neighbours of each target, (M, D) a relation: 1/|N_r(v)| Σ_{u ∈ N_r(v)} h_u."""
+    return _BagMeans.apply(states, *bags) if len(bags) else ()
 
 
 class RelationalLayer(torch.nn.Module):
-    """One step of relational message passing with basis decomposition (Schlichtkrull et al., 2018), pre-norm residual free.
+    """One step of relational message passing with basis decomposition (Schlichtkrull et al., 2018).
 
     h'_v = LayerNorm(h_v + GELU(Σ_r W_r · mean_{u ∈ N_r(v)} h_u + W_0 h_v)), W_r = Σ_b a_rb V_b.
 
@@ -73,7 +74,7 @@ class RelationalLayer(torch.nn.Module):
         """New states (N, D) from states (N, D) and the neighbours of each relation."""
         weights = torch.einsum("rb,bde->rde", self.mixture, self.bases)  # (R, D, D)
         message = self.own(states)
-        for weight, of_relation in zip(weights, bags, strict=True):
+        for weight, relation, mean in zip(weights, bags, bag_means(states, bags), strict=True):
             # targets of a relation are all different: adding at these rows has one order
-            message.index_add_(0, of_relation.targets, (bag_mean(states, of_relation) @ weight).to(message.dtype))
+            message.index_add_(0, relation.targets, (mean @ weight).to(message.dtype))
         return self.norm(states + self.dropout(F.gelu(message)))
