@@ -28,6 +28,10 @@ SMALLEST = {
     "tangram": {"n_epochs": 30},
     "scgpt": {"preset": "tiny", "max_epochs": 1, "width": 16, "n_layers": 1, "n_heads": 2, "progress_bar": False, "accelerator": "cpu"},
     "geneformer": {"preset": "tiny", "max_epochs": 1, "width": 16, "layers": 2, "progress_bar": False, "accelerator": "cpu"},
+    "celltosg": {
+        "preset": "tiny", "align_epochs": 1, "reinforce_steps": 1, "progress_bar": False, "accelerator": "cpu",
+        "candidates": ("B cell", "T cell", "natural killer cell", "monocyte"),  # else every term of the ontology has a column
+    },
 }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ FAMILIES: dict[str, str] = {
     "majority": "sclm.models.baselines.majority:Majority",
     "pgl": "sclm.models.pgl.model:PGL",
     "cell2sentence": "sclm.models.cell2sentence.model:Cell2Sentence",
+    "celltosg": "sclm.models.celltosg.model:CellToSG",
     "geneformer": "sclm.models.geneformer.model:Geneformer",
     "scgpt": "sclm.models.scgpt.model:ScGPT",
     "deconvolution": "sclm.models.deconvolution.model:Deconvolution",

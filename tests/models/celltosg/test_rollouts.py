@@ -2,145 +2,138 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from sclm.models.celltosg.rollouts import (
-    CollapseGuard,
-    answer_log_probs,
-    legal_tokens,
-    sample_answers,
-    sample_groups,
-)
+from sclm.models.celltosg.rollouts import CollapseGuard, Sampled, log_probs, sample, sample_groups
+from sclm.nn import Packed, PrefixLM, Trie
 
-END, V = 0, 6
-NAMES = {(1, 2): 0, (1, 3): 1, (1, 3, 4): 2, (5,): 3}  # one name is the beginning of another
-
-
-class Paths(NamedTuple):
-    """Children of each node in CSR; ends are nodes without children."""
-
-    child_ptr: np.ndarray
-    child_token: np.ndarray
-    child_node: np.ndarray
+NAMES = ["T cell", "T cell of gut", "B cell", "naive T cell"]  # one name is the beginning of another
+SETTINGS: dict[str, Any] = {"group_size": 4, "temperature": 1.3}
 
 
 @pytest.fixture(scope="module")
-def trie() -> Paths:
-    # 0 root: 1 → 1, 5 → 2; 1: 2 → 3, 3 → 4; 2: end; 3: end; 4: end, 4 → 5; 5: end. All ends lead to node 6
-    children = {0: {1: 1, 5: 2}, 1: {2: 3, 3: 4}, 2: {0: 6}, 3: {0: 6}, 4: {0: 6, 4: 5}, 5: {0: 6}, 6: {}}
-    pointers = np.cumsum([0] + [len(c) for c in children.values()])
-    return Paths(
-        pointers, np.array([t for c in children.values() for t in c]), np.array([n for c in children.values() for n in c.values()])
-    )  # fmt: skip
-
-
-class Table:
-    """A policy whose next token depends on the last one: weights (V + 1, V), the last row for the start."""
-
-    def __init__(self, weights: torch.Tensor, n: int) -> None:
-        self.weights, self.last = weights, torch.full((n,), V)
-
-    def logits(self) -> torch.Tensor:
-        return self.weights[self.last]
-
-    def append(self, tokens: torch.Tensor) -> None:
-        self.last = tokens
-
-
-def scored(weights: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """Logits (N, T, V) by teacher forcing."""
-    before = torch.cat([torch.full((len(ids), 1), V), ids[:, :-1]], dim=1)
-    return weights[before]
-
-
-@pytest.fixture(scope="module")
-def weights() -> torch.Tensor:
-    return torch.randn(V + 1, V, generator=torch.Generator().manual_seed(0))
-
-
-def sample(weights: torch.Tensor, n: int, trie: Any, **options: Any) -> Any:
-    settings = {"end": END, "temperature": 1.3, "max_length": 5, "generator": torch.Generator().manual_seed(1)}
-    return sample_answers(Table(weights, n), n, trie=trie, **settings | options)
-
-
-def test_every_answer_is_a_name(weights: torch.Tensor, trie: Paths) -> None:
-    drawn = sample(weights, 1000, trie)
-    assert drawn.finished.all()
-    answers = {tuple(row[real][:-1].tolist()) for row, real in zip(drawn.ids, drawn.real, strict=True)}
-    assert answers == set(NAMES)
-    assert all(row[real][-1] == END for row, real in zip(drawn.ids, drawn.real, strict=True))
-    assert not drawn.log_probs[~drawn.real].any()
-
-
-def test_sampling_and_scoring_agree(weights: torch.Tensor, trie: Paths) -> None:
-    for tree in (trie, None):
-        drawn = sample(weights, 200, tree)
-        again = answer_log_probs(scored(weights, drawn.ids), drawn.ids, drawn.real, drawn.legal, 1.3)
-        torch.testing.assert_close(again, drawn.log_probs)
-        if tree is None:
-            assert drawn.legal is None
-            continue
-        # without the mask they would not
-        free = answer_log_probs(scored(weights, drawn.ids), drawn.ids, drawn.real, None, 1.3)
-        assert (free - drawn.log_probs).abs().max() > 0.1
-
-
-def test_frequencies_are_the_probabilities_over_legal_names(weights: torch.Tensor, trie: Paths) -> None:
-    drawn = sample(weights, 20_000, trie)
-    found = [tuple(row[real][:-1].tolist()) for row, real in zip(drawn.ids, drawn.real, strict=True)]
-    by_name = {}
-    for row, name in enumerate(found):
-        by_name[name] = drawn.log_probs[row].sum().exp().item()
-    assert sum(by_name.values()) == pytest.approx(1, abs=1e-5)  # the masked policy is a distribution over names
-    for name, p in by_name.items():
-        assert found.count(name) / len(found) == pytest.approx(p, abs=4 * (p * (1 - p) / len(found)) ** 0.5 + 1e-3)
-
-
-def test_seeds_and_lengths(weights: torch.Tensor, trie: Paths) -> None:
-    a, b = (sample(weights, 50, trie, generator=torch.Generator().manual_seed(s)) for s in (1, 1))
-    assert torch.equal(a.ids, b.ids)
-    assert not torch.equal(
-        a.ids[:, :2], sample(weights, 50, trie, generator=torch.Generator().manual_seed(2)).ids[:, :2]
+def lm() -> PrefixLM:
+    made = PrefixLM.from_scratch(
+        texts=[*NAMES, "Cell type:"], words=["CD3E", "MS4A1"], width=16, layers=1, heads=2, seed=0
     )
-    short = sample(weights, 50, trie, max_length=2)
-    assert short.ids.shape[1] == 2
-    assert not short.finished.all()  # the long names did not come to their end
-    assert legal_tokens(trie, np.array([0, 4, -1]), V).tolist()[1] == [True, False, False, False, True, False]
-    with pytest.raises(ValueError, match="temperature"):
-        sample(weights, 5, trie, temperature=0.0)
+    return made.eval()
 
 
-def test_groups_without_a_difference_are_sampled_again_and_dropped(weights: torch.Tensor, trie: Paths) -> None:
+@pytest.fixture(scope="module")
+def trie(lm: PrefixLM) -> Trie:
+    return Trie.build(lm.encode_after("Cell type:", [f" {n}" for n in NAMES]), eos=lm.eos)
+
+
+@pytest.fixture(scope="module")
+def prompts(lm: PrefixLM) -> Packed:
+    return lm.pack(lm.encode(["CD3E . Cell type:", "MS4A1 MS4A1 CD3E . Cell type:", "Cell type:"]))
+
+
+@pytest.fixture(scope="module")
+def prefix() -> torch.Tensor:
+    return torch.randn(3, 2, 16, generator=torch.Generator().manual_seed(3))
+
+
+def seeded(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def draw(lm: PrefixLM, prefix: Any, prompts: Packed, trie: Trie | None, **options: Any) -> Sampled:
+    return sample(lm, prefix, prompts, trie, generator=seeded(), **SETTINGS | options)
+
+
+def test_every_answer_is_a_name(lm: PrefixLM, prefix: torch.Tensor, prompts: Packed, trie: Trie) -> None:
+    drawn = draw(lm, prefix, prompts, trie, group_size=100)
+    texts = {lm.decode(row[:n].tolist()) for row, n in zip(drawn.answers.ids, drawn.answers.lengths, strict=True)}
+    assert texts == set(NAMES)
+    assert [NAMES[i] for i in drawn.names] == [
+        lm.decode(row[:n].tolist()) for row, n in zip(drawn.answers.ids, drawn.answers.lengths, strict=True)
+    ]
+
+
+def test_the_masked_policy_is_a_distribution_over_names(
+    lm: PrefixLM, prefix: torch.Tensor, prompts: Packed, trie: Trie
+) -> None:
+    drawn = draw(lm, prefix, prompts, trie, group_size=400)
+    found, entropy = log_probs(lm, prefix, prompts, drawn, trie, group_size=400, temperature=1.3)
+    chance = found.sum(dim=1).exp().detach().numpy().reshape(3, 400)
+    names = drawn.names.reshape(3, 400)
+    for prompt in range(3):
+        by_name = {int(n): float(chance[prompt][names[prompt] == n][0]) for n in np.unique(names[prompt])}
+        assert sum(by_name.values()) == pytest.approx(1, abs=1e-5)
+        for n, p in by_name.items():
+            share = (names[prompt] == n).mean()
+            assert share == pytest.approx(p, abs=4 * (p * (1 - p) / 400) ** 0.5 + 0.01)
+    assert (entropy[drawn.answers.real] >= 0).all()
+    assert not found[~drawn.answers.real].any()
+
+
+def test_sampling_and_scoring_use_the_same_mask(
+    lm: PrefixLM, prefix: torch.Tensor, prompts: Packed, trie: Trie
+) -> None:
+    drawn = draw(lm, prefix, prompts, trie)
+    masked, _ = log_probs(lm, prefix, prompts, drawn, trie, **SETTINGS)
+    free, _ = log_probs(lm, prefix, prompts, drawn._replace(nodes=None), None, **SETTINGS)
+    assert (masked.sum(dim=1) - free.sum(dim=1)).min() > 0.1  # without the mask the names would be improbable
+    masked.sum().backward()
+    assert any(p.grad is not None and p.grad.any() for p in lm.parameters())
+    lm.zero_grad()
+
+
+def test_free_answers_end_or_are_cut(lm: PrefixLM, prefix: torch.Tensor, prompts: Packed) -> None:
+    drawn = draw(lm, prefix, prompts, None, max_tokens=5)
+    assert drawn.nodes is None
+    assert (drawn.names == -1).all()
+    assert len(drawn.answers.ids) == 12
+    for row, n in zip(drawn.answers.ids, drawn.answers.lengths.tolist(), strict=True):
+        assert n <= 6
+        assert lm.eos not in row[: n - 1].tolist()
+    found, _ = log_probs(lm, prefix, prompts, drawn, None, **SETTINGS)
+    assert torch.isfinite(found).all()
+
+
+def test_seeds(lm: PrefixLM, prefix: torch.Tensor, prompts: Packed, trie: Trie) -> None:
+    a, b, c = (
+        sample(lm, prefix, prompts, trie, generator=seeded(s), group_size=50, temperature=1.3) for s in (1, 1, 2)
+    )
+    assert torch.equal(a.answers.ids, b.answers.ids)
+    assert not np.array_equal(a.names, c.names)
+
+
+def test_groups_without_a_difference_are_sampled_again_and_dropped(
+    lm: PrefixLM, prefix: torch.Tensor, prompts: Packed, trie: Trie
+) -> None:
     asked: list[list[int]] = []
+    generator = seeded()
 
-    def draw(prompts: np.ndarray, attempt: int) -> Any:
-        asked.append(prompts.tolist())
-        generator = torch.Generator().manual_seed(attempt)
-        return sample(weights, 4 * len(prompts), trie, generator=generator, max_length=4 if attempt else 5)
+    def once(rows: np.ndarray) -> Sampled:
+        asked.append(rows.tolist())
+        at = torch.from_numpy(rows)
+        return sample(lm, prefix[at], prompts.rows(at), trie, generator=generator, **SETTINGS)
 
-    def judge(drawn: Any, prompts: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
-        rewards = np.arange(4 * len(prompts), dtype=float)
-        flat = (prompts != 2) & (
-            (prompts != 5) | (len(asked) == 1)
-        )  # prompt 2 lives at once, prompt 5 at the second try
+    def judge(drawn: Sampled, rows: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
+        rewards = np.arange(4 * len(rows), dtype=float)
+        flat = (rows != 0) & ((rows != 2) | (len(asked) == 1))  # prompt 0 differs at once, prompt 2 at the second try
         return np.where(np.repeat(flat, 4), 0.5, rewards), {"resolvable": 1.0}
 
-    groups = sample_groups(draw, judge, 6, 4)
-    assert asked == [[0, 1, 2, 3, 4, 5], [0, 1, 3, 4, 5]]
-    assert groups.prompts.tolist() == [2, 5]
-    assert groups.sampled.ids.shape[0] == 8
-    assert groups.rewards.tolist() == [8, 9, 10, 11, 16, 17, 18, 19]
-    assert groups.statistics["zero_sd"] == pytest.approx(5 / 6)
+    groups = sample_groups(once, judge, 3, 4)
+    assert asked == [[0, 1, 2], [1, 2]]
+    assert groups.prompts.tolist() == [0, 2]
+    assert groups.rewards.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert groups.statistics["zero_sd"] == pytest.approx(2 / 3)
     assert groups.statistics["resolvable"] == 1
-    assert groups.statistics["entropy"] > 0
-    again = answer_log_probs(
-        scored(weights, groups.sampled.ids), groups.sampled.ids, groups.sampled.real, groups.sampled.legal, 1.3
-    )
-    torch.testing.assert_close(again, groups.sampled.log_probs)  # also after padding to the same length
+    kept = torch.from_numpy(groups.prompts)
+    found, _ = log_probs(lm, prefix[kept], prompts.rows(kept), groups.sampled, trie, **SETTINGS)
+    assert torch.isfinite(found).all()  # the nodes fit the tokens after both samples were put together
+    texts = [
+        lm.decode(row[:n].tolist())
+        for row, n in zip(groups.sampled.answers.ids, groups.sampled.answers.lengths, strict=True)
+    ]
+    assert texts == [NAMES[i] for i in groups.sampled.names]
 
 
 def test_the_guard_sees_divergence_and_collapse() -> None:

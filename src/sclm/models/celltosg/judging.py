@@ -1,0 +1,216 @@
+"""What the parts of a trained model say of cells, and how they become one answer.
+
+n cells · C terms · S training types · U training types that are no term · G genes
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from sclm.evidence import softmax
+from sclm.models.celltosg.evidence import Fit, Prototypes, fit_terms, lognormal_of, predict_keys
+from sclm.models.celltosg.mixture import (
+    SeenWeights,
+    fit_novelty,
+    novelty,
+    novelty_features,
+    open_scores,
+)
+from sclm.models.celltosg.prior import usage_prior
+from sclm.models.celltosg.signatures import SignatureTable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from scipy import sparse
+
+    from sclm.knowledge import KnowledgeGraph, Ontology
+
+_KIN = 6.0  # power of Lin similarity between terms that stand for each other
+_REHEARSED = 30  # cells of a type that plays the new one, and as many others
+
+
+class Weights(NamedTuple):
+    """What was fitted on held-out cells."""
+
+    seen: SeenWeights
+    novelty: np.ndarray  # (4,)
+
+
+class Judge:
+    """Probabilities of terms from prototypes, signatures and what the network says.
+
+    Parameters
+    ----------
+    graph, ontology
+        Knowledge.
+    terms
+        (C,) ids of all terms that can be answered.
+    gene_nodes
+        (G,) int64 nodes of the vocabulary's genes.
+    prototypes
+        Of the S training types.
+    places
+        (S,) int64 rows of the training types among the terms, -1 for types that are none.
+    share
+        (G,) float32 usual share of counts of each gene.
+    """
+
+    def __init__(
+        self,
+        graph: KnowledgeGraph,
+        ontology: Ontology,
+        terms: Sequence[str],
+        gene_nodes: np.ndarray,
+        prototypes: Prototypes,
+        places: np.ndarray,
+        share: np.ndarray,
+    ) -> None:
+        self.graph, self.ontology, self.terms = graph, ontology, tuple(terms)
+        self.gene_nodes, self.prototypes, self.places, self.share = gene_nodes, prototypes, places, share
+
+    @cached_property
+    def table(self) -> SignatureTable:
+        """Expected genes of all terms."""
+        return SignatureTable(self.graph, self.ontology, self.terms, self.gene_nodes)
+
+    @cached_property
+    def prior(self) -> np.ndarray:
+        """(C,) usage of the terms."""
+        return usage_prior(self.graph, self.ontology, self.terms)
+
+    @cached_property
+    def lin(self) -> np.ndarray:
+        """(C, S) Lin similarity of terms to training types, 0 for those that are no term."""
+        found = np.zeros((len(self.terms), len(self.places)))
+        own = np.flatnonzero(self.places >= 0)
+        found[:, own] = self.ontology.similarity_matrix(
+            list(self.terms), [self.terms[p] for p in self.places[own]], "lin"
+        )
+        return found
+
+    @cached_property
+    def _keys(self):
+        return predict_keys(self.prototypes, self.lin, self.places, self.table.all)
+
+    def own(self, counts: sparse.csr_matrix, absent: np.ndarray | None = None) -> np.ndarray:
+        """(n, S) float64 fit of cells to the prototypes of the training types."""
+        return self._own(self.prototypes.standardise(lognormal_of(counts, self.share, absent), absent), absent)
+
+    def _own(self, z: np.ndarray, absent: np.ndarray | None) -> np.ndarray:
+        means = self.prototypes.means if absent is None else np.where(absent[None, :], 0.0, self.prototypes.means)
+        return (z @ means.T - 0.5 * np.einsum("sg,sg->s", means, means)[None, :]).astype(np.float64)
+
+    def look(self, counts: sparse.csr_matrix, absent: np.ndarray | None) -> tuple[Fit, np.ndarray]:
+        """Fit of cells to all terms, and to the prototypes of the training types as :meth:`own` gives it."""
+        z = self.prototypes.standardise(lognormal_of(counts, self.share, absent), absent)
+        return fit_terms(z, self._keys, self.table.all), self._own(z, absent)
+
+    def probabilities(
+        self,
+        fit: Fit,
+        own: np.ndarray,
+        language: np.ndarray,
+        contrast: np.ndarray,
+        weights: Weights,
+        columns: np.ndarray,
+        share: float,
+    ) -> np.ndarray:
+        """Probabilities of some answers.
+
+        Parameters
+        ----------
+        fit, own
+            From :meth:`look`.
+        language, contrast
+            (n, S) what the language model and the contrast say of the training types.
+        weights
+            Fitted.
+        columns
+            (m,) rows of the terms that may be answered.
+        share
+            Of new types among the cells, 0 to 1.
+
+        Returns
+        -------
+        (n, m + U) float64, rows sum to 1; the last U columns are the training types that are no term.
+        """
+        seen = softmax(weights.seen.scores(language, contrast, own))
+        named = self.places >= 0
+        result = np.zeros((len(own), len(columns) + int((~named).sum())))
+        at = np.full(len(self.terms), -1, dtype=np.int64)
+        at[columns] = np.arange(len(columns))
+        for s, place in enumerate(self.places):
+            if place >= 0 and at[place] >= 0:
+                result[:, at[place]] += seen[:, s]
+        result[:, len(columns) :] = seen[:, ~named]
+        fresh = ~np.isin(columns, self.places)
+        if share > 0 and fresh.any():
+            scores = np.full((len(own), len(self.terms)), -np.inf)
+            scores[:, columns[fresh]] = open_scores(fit, self.prior, seen, self.lin**_KIN)[:, columns[fresh]]
+            chance = novelty(
+                novelty_features(scores, fit, self.places, self._own_view(own, weights)), weights.novelty, share
+            )
+            new = softmax(scores[:, columns[fresh]])
+            kept = result.sum(axis=1, keepdims=True)
+            result = np.where(kept > 0, result / np.maximum(kept, 1e-12), 0.0)
+            chance = np.where(kept[:, 0] > 1e-12, chance, 1.0)
+            result *= 1.0 - chance[:, None]
+            result[:, np.flatnonzero(fresh)] += chance[:, None] * new
+        total = result.sum(axis=1, keepdims=True)
+        return np.where(total > 0, result / np.maximum(total, 1e-12), 1.0 / result.shape[1])
+
+    def _own_view(self, own: np.ndarray, weights: Weights) -> np.ndarray:
+        """(n, S) probabilities by the profile alone: what novelty is judged by, in rehearsal and in use."""
+        return softmax(max(weights.seen.profile, 0.02) * own)
+
+    def rehearse(self, lognormal: sparse.csr_matrix, codes: np.ndarray, seen: SeenWeights, seed: int) -> np.ndarray:
+        """Weights of novelty: each training type in turn plays the new one, its cells, its markers and its prototype withheld.
+
+        Parameters
+        ----------
+        lognormal, codes
+            (n, G) training cells and (n,) their types.
+        seen
+            Whose weight of the profile is used.
+        seed
+            Of the cells that are looked at.
+
+        Returns
+        -------
+        (4,) float64.
+        """
+        rng = np.random.default_rng([seed, 5])
+        n_types = len(self.places)
+        features, new = [], []
+        for code in range(n_types):
+            own = np.flatnonzero(codes == code)
+            if self.places[code] < 0 or (self.places >= 0).sum() < 3 or len(own) < 2:
+                continue
+            others = rng.permutation(np.flatnonzero(codes != code))
+            shown, kept = others[:_REHEARSED], others[_REHEARSED:]
+            if len(np.unique(codes[kept])) < 2:
+                continue
+            prototypes = Prototypes.fit(lognormal[kept], codes[kept], n_types)
+            places = self.places.copy()
+            places[code] = -1
+            missing = np.bincount(codes[kept], minlength=n_types) == 0
+            places[missing] = -1
+            signatures = self.table.without(self.terms[self.places[code]])
+            keys = predict_keys(prototypes, self.lin, places, signatures)
+            rows = np.concatenate([rng.permutation(own)[:_REHEARSED], shown])
+            z = prototypes.standardise(lognormal[rows])
+            fit = fit_terms(z, keys, signatures)
+            fits = z @ prototypes.means.T - 0.5 * np.einsum("sg,sg->s", prototypes.means, prototypes.means)[None, :]
+            fits[:, places < 0] = -np.inf
+            view = softmax(max(seen.profile, 0.02) * fits)
+            scores = open_scores(fit, self.prior, view, self.lin**_KIN)
+            scores[:, places[places >= 0]] = -np.inf
+            features.append(novelty_features(scores, fit, places, view))
+            new.append(np.arange(len(rows)) < len(rows) - len(shown))
+        if not features:
+            return np.array([-5.0, 0.0, 0.0, 0.0])
+        return fit_novelty(np.concatenate(features), np.concatenate(new))

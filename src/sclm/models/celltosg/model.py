@@ -1,0 +1,381 @@
+"""The CellTosg2Sequence family: fit, annotate in an open vocabulary, explain, save and load."""
+
+from __future__ import annotations
+
+import json
+import logging
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sclm.cells import Cells, GeneVocabulary, align, log_normalise, require_overlap
+from sclm.evidence import ReferenceSpace
+from sclm.knowledge import KnowledgeGraph, Ontology
+from sclm.models.celltosg.answers import Answers
+from sclm.models.celltosg.config import STAGES, CellToSGConfig
+from sclm.models.celltosg.evidence import Prototypes
+from sclm.models.celltosg.graph_tensors import graph_tensors
+from sclm.models.celltosg.judging import Judge, Weights
+from sclm.models.celltosg.learning import learn
+from sclm.models.celltosg.mixture import SeenWeights, choose
+from sclm.models.celltosg.network import CellToSGNetwork, build_lm
+from sclm.models.celltosg.parts import make_encoder, make_names, places_of
+from sclm.models.contract import Annotation
+from sclm.models.labels import UNKNOWN
+from sclm.models.neural import NeuralFamily
+from sclm.nn import WordVocabulary, load_own_state
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sclm.cells import CellSource, GeneMatch
+    from sclm.models.celltosg.encoding import Encoder
+    from sclm.models.celltosg.module import Names
+
+logger = logging.getLogger(__name__)
+
+_BLOCK = 256  # cells that all terms are compared with at a time
+_KIN = 6.0
+
+
+class CellToSG(NeuralFamily):
+    """Cell types in an open vocabulary: a language model behind virtual tokens of a knowledge graph.
+
+    Re-implementation from the public abstract of CellTosg2Sequence (Chen et al. 2026), whose text, code, weights and sizes are not
+    public; what it leaves open is our choice: see the family's page.
+
+    Parameters
+    ----------
+    config, vocabulary, network, card
+        As in :class:`~sclm.models.neural.NeuralFamily`.
+    graph
+        Knowledge around the vocabulary's genes.
+    arrays
+        Statistics of the training cells and weights of the answer: ``scale``, ``share``, ``prototypes.*``, ``seen``, ``novelty``,
+        ``space.*``, ``null`` (what the language model says of the training types without a cell).
+    """
+
+    network: CellToSGNetwork
+    family: ClassVar[str] = "celltosg"
+    Config: ClassVar[type] = CellToSGConfig
+    #: One row a label of the reference, after training: label, n_cells, name, term_id, kind. None for a loaded model.
+    reference_labels: pd.DataFrame | None = None
+
+    def __init__(
+        self,
+        config: CellToSGConfig,
+        vocabulary: GeneVocabulary,
+        network: CellToSGNetwork,
+        card: dict[str, Any] | None = None,
+        *,
+        graph: KnowledgeGraph,
+        arrays: dict[str, np.ndarray],
+    ) -> None:
+        super().__init__(config, vocabulary, network, card)
+        self.graph = graph
+        self._arrays = arrays
+        self._last_match: tuple[pd.Index, GeneMatch] | None = None
+
+    # ------------------------------------------------------------------ training
+
+    @classmethod
+    def fit(
+        cls,
+        source: CellSource,
+        *,
+        label_key: str | None = None,
+        batch_key: str | None = None,
+        obs_keys: Sequence[str] | None = None,
+        graph: Any = None,
+        stages: Sequence[str] = STAGES,
+        preset: str = "small",
+        genes: Any = None,
+        folder: Any = None,
+        max_minutes: float | None = None,
+        accelerator: str = "auto",
+        devices: Any = "auto",
+        progress_bar: bool = True,
+        seed: int = 0,
+        **options: Any,
+    ) -> Self:
+        """Learn from labelled cells.
+
+        Parameters
+        ----------
+        source
+            Raw counts.
+        label_key
+            Column of ``.obs`` with the cell types.
+        batch_key
+            Donor or batch: whole ones are held out for calibration.
+        obs_keys
+            Columns that prompts name and ask for: ``"tissue"``, ``"disease"``.
+        graph
+            A :class:`~sclm.knowledge.KnowledgeGraph`, its folder, or None for the one that comes with the package. Where cell types
+            are held out for a test, hand ``graph.without_markers_of(types)``.
+        stages
+            Of ``"anchor"``, ``"align"``, ``"reinforce"``.
+        preset
+            ``"tiny"``, ``"small"`` or ``"base"``.
+        genes
+            Restrict the vocabulary to the genes shared with these.
+        folder
+            Where the runs are kept, a folder a stage: a call that was killed goes on there when it is repeated.
+        max_minutes
+            Stop each stage after that time.
+        accelerator, devices
+            Of the Lightning trainer.
+        progress_bar
+            Show one.
+        seed
+            Of everything random.
+        **options
+            Fields of :class:`~sclm.models.celltosg.config.CellToSGConfig`.
+
+        Raises
+        ------
+        ValueError
+            If a stage is unknown, there are too few cells or types, or no counts.
+        TypeError
+            If there is no such option.
+        """
+        if label_key is None:
+            raise TypeError(f"{cls.family!r} needs label_key=, the column of .obs with the cell types.")
+        config = CellToSGConfig.preset(preset, **options)
+        learnt = learn(
+            source, config, label_key=label_key, batch_key=batch_key, obs_keys=obs_keys or (), graph=load_graph(graph),
+            stages=stages, genes=genes, folder=folder, seed=seed, max_minutes=max_minutes, accelerator=accelerator,
+            devices=devices, progress_bar=progress_bar,
+        )  # fmt: skip
+        model = cls(
+            learnt.config, learnt.vocabulary, learnt.network, learnt.card, graph=learnt.graph, arrays=learnt.arrays
+        )
+        model.reference_labels = learnt.original
+        return model
+
+    # ------------------------------------------------------------------ checkpoint
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Weights that are ours, the graph, statistics, and the words of the language model as JSON in bytes."""
+        parts = {f"network.{name}": array for name, array in super().arrays().items()}
+        parts |= {f"graph.{name}": array for name, array in self.graph.to_arrays().items()}
+        if isinstance(self.network.lm.tokenizer, WordVocabulary):
+            parts["words"] = np.frombuffer(json.dumps(self.network.lm.tokenizer.tokens).encode(), np.uint8)
+        return parts | self._arrays
+
+    @classmethod
+    def from_arrays(
+        cls, config: Any, vocabulary: GeneVocabulary, arrays: dict[str, np.ndarray], card: dict[str, Any]
+    ) -> Self:
+        """The inverse of :meth:`arrays`."""
+
+        def part(group: str) -> dict[str, np.ndarray]:
+            return {k.removeprefix(f"{group}."): v for k, v in arrays.items() if k.startswith(f"{group}.")}
+
+        graph = KnowledgeGraph.from_arrays(part("graph"))
+        words = WordVocabulary(json.loads(arrays["words"].tobytes())) if "words" in arrays else None
+        state = part("network")
+        tensors = graph_tensors(graph, features=state["encoder.features"]) if config.use_graph else None
+        network = CellToSGNetwork(config, build_lm(config, words, seed=0), tensors)
+        load_own_state(network, {name: torch.tensor(array) for name, array in state.items()})
+        rest = {k: v for k, v in arrays.items() if not k.startswith(("graph.", "network.")) and k != "words"}
+        return cls(config, vocabulary, network, card, graph=graph, arrays=rest)
+
+    # ------------------------------------------------------------------ parts, made when they are first asked for
+
+    @cached_property
+    def ontology(self) -> Ontology:
+        """The Cell Ontology."""
+        return Ontology.load(self.config.ontology)
+
+    @cached_property
+    def _gene_nodes(self) -> np.ndarray:
+        return self.graph.lookup("gene", self.vocabulary.tokens)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Writes prompts."""
+        return make_encoder(self.config, self.vocabulary, self.network.lm, self.graph, self._arrays["scale"])
+
+    @cached_property
+    def names(self) -> Names:
+        """All terms that can be answered, and the trie of their names."""
+        return make_names(self.ontology, self.graph, self.network.lm)
+
+    @cached_property
+    def judge(self) -> Judge:
+        """Compares cells with all terms."""
+        parts = Prototypes(*(self._arrays[f"prototypes.{name}"] for name in Prototypes._fields))
+        return Judge(
+            self.graph, self.ontology, self.names.ids, self._gene_nodes, parts, places_of(self.config, self.names),
+            self._arrays["share"],
+        )  # fmt: skip
+
+    @cached_property
+    def answers(self) -> Answers:
+        """What language model and contrast say."""
+        return Answers(self.network, self.names, self.encoder, self.config)
+
+    @cached_property
+    def _space(self) -> ReferenceSpace:
+        found = (self._arrays[f"space.{name}"] for name in ("genes", "components", "landmarks"))
+        return ReferenceSpace(*found, self.config.space_scale)
+
+    @cached_property
+    def _lin(self) -> np.ndarray:
+        """(C, C) float32 kinship of all terms."""
+        ids = list(self.names.ids)
+        return (self.ontology.similarity_matrix(ids, ids, "lin") ** _KIN).astype(np.float32)
+
+    # ------------------------------------------------------------------ use
+
+    def match(self, genes: pd.Index) -> GeneMatch:
+        """Overlap of the data's genes with the model's; raises ValueError where it is too small to answer."""
+        match = self.vocabulary.match(genes)
+        require_overlap(genes, self.vocabulary, match)
+        self._last_match = (genes, match)
+        return match
+
+    def annotate(
+        self,
+        cells: Cells,
+        *,
+        candidates: Sequence[str] | None = None,
+        under: str | None = None,
+        mode: str = "evidence",
+        novel_share: float | None = None,
+    ) -> Annotation:
+        """Names for a block of cells, also of types that no training cell had.
+
+        Parameters
+        ----------
+        cells
+            Raw counts; ``tissue`` and ``disease`` of ``obs`` enter the prompt.
+        candidates
+            Names or ids that may be answered; by default all terms of the Cell Ontology below "cell".
+        under
+            Only terms below this one, and itself: ``"lymphocyte"``.
+        mode
+            ``"evidence"``: language model, contrast, and the graph's expectation of every term's genes together. ``"names"``: the
+            language model's own probability of every name, by exhaustive scoring of the trie.
+        novel_share
+            Share of the cells that are expected to be of types without training cells, 0 to 1; of the configuration by default.
+
+        Returns
+        -------
+        Labels, ids, calibrated confidences, novelty; probabilities over all candidates.
+
+        Raises
+        ------
+        ValueError
+            If a candidate is no term, none is left, or a number is out of range.
+        """
+        share = self.config.novel_share if novel_share is None else novel_share
+        if not 0 <= share < 1:
+            raise ValueError(f"novel_share must lie in [0, 1), found {share}.")
+        if mode not in ("evidence", "names"):
+            raise ValueError(f"mode must be 'evidence' or 'names', found {mode!r}.")
+        counts, absent = self._counts(cells)
+        columns, loose = self._columns(candidates, under)
+        filled = np.diff(counts.indptr) > 0
+        labels = [self.ontology.name_of(self.names.ids[c]) for c in columns]
+        ids = [self.names.ids[c] for c in columns]
+        untermed = [s for s, p in enumerate(self.judge.places) if p < 0]
+        kept = np.concatenate(
+            [np.arange(len(columns)), len(columns) + np.flatnonzero(np.isin(untermed, loose))]
+        ).astype(int)
+        labels += [self.config.labels[s] for s in loose]
+        ids += [UNKNOWN] * len(loose)
+        probabilities = np.full((len(filled), len(labels)), 1.0 / len(labels))
+        best = np.zeros(len(filled), dtype=np.int64)
+        rows = np.flatnonzero(filled)
+        kin = self._kinship(columns, len(loose))
+        for start in range(0, len(rows), _BLOCK):
+            part = rows[start : start + _BLOCK]
+            block = Cells(counts[part], pd.Index(self.vocabulary.tokens), cells.obs.iloc[part])
+            p = self._block(block, absent, columns, kept, share, mode)
+            probabilities[part] = p
+            best[part] = choose(p, kin, self.config.answer_kinship if mode == "evidence" else 0.0)
+        return self._annotation(cells, counts, absent, filled, probabilities, best, labels, ids)
+
+    def _block(
+        self, block: Cells, absent: np.ndarray | None, columns: np.ndarray, kept: np.ndarray, share: float, mode: str
+    ) -> np.ndarray:
+        """(n, m) probabilities of a block of filled cells."""
+        if mode == "names":
+            p = np.exp(self.answers.names_log_probs(block)[:, columns])
+            p = np.concatenate([p, np.zeros((len(p), len(kept) - len(columns)))], axis=1)
+            return p / np.maximum(p.sum(axis=1, keepdims=True), 1e-30)
+        language, contrast = self.answers.types(block)
+        weights = Weights(SeenWeights(*self._arrays["seen"].tolist()), self._arrays["novelty"])
+        fit, own = self.judge.look(block.counts, absent)
+        p = self.judge.probabilities(
+            fit, own, language - self._arrays["null"][None, :], contrast, weights, columns, share
+        )[:, kept]
+        return p / np.maximum(p.sum(axis=1, keepdims=True), 1e-12)
+
+    def _annotation(
+        self,
+        cells: Cells,
+        counts: Any,
+        absent: np.ndarray | None,
+        filled: np.ndarray,
+        probabilities: np.ndarray,
+        best: np.ndarray,
+        labels: list[str],
+        ids: list[str],
+    ) -> Annotation:
+        novelty = np.ones(len(filled))
+        if filled.any():
+            novelty[filled] = self._space.novelty(log_normalise(counts[filled]))
+        confidence = np.zeros(len(filled))
+        for column in np.unique(best):
+            at = best == column
+            if ids[column] == UNKNOWN:
+                confidence[at] = probabilities[at, column]
+                continue
+            below = self.ontology.descendants(ids[column], include_self=True)
+            confidence[at] = probabilities[at][:, [i for i, t in enumerate(ids) if t in below]].sum(axis=1)
+        table = pd.DataFrame(
+            {
+                "label": np.where(filled, np.array(labels, dtype=object)[best], UNKNOWN),
+                "ontology_term_id": np.where(filled, np.array(ids, dtype=object)[best], UNKNOWN),
+                "confidence": np.where(filled, np.clip(confidence, 0.0, 1.0), 0.0),
+                "novelty": novelty,
+            },
+            index=cells.obs.index,
+        )
+        categories = pd.DataFrame({"label": labels, "ontology_term_id": ids})
+        return Annotation(table, probabilities.astype(np.float32), categories)
+
+    def _counts(self, cells: Cells) -> tuple[Any, np.ndarray | None]:
+        """Counts of the model's genes, and which of these the data lack (None: none)."""
+        if self._last_match is None or self._last_match[0] is not cells.genes:
+            self.match(cells.genes)
+        match = self._last_match[1]  # type: ignore[index]
+        counts, _ = align(cells, self.vocabulary, match=match)
+        absent = np.ones(len(self.vocabulary.tokens), dtype=bool)
+        absent[match.ids[match.ids >= 0]] = False
+        return counts, absent if absent.any() else None
+
+    def _columns(self, candidates: Sequence[str] | None, under: str | None) -> tuple[np.ndarray, list[int]]:
+        """Rows of the terms that may be answered, and training types without a term that may be."""
+        return self.answers.columns(candidates, under, self.judge.places)
+
+    def _kinship(self, columns: np.ndarray, n_loose: int) -> np.ndarray:
+        kin = self._lin[np.ix_(columns, columns)]
+        if not n_loose:
+            return kin
+        whole = np.eye(len(columns) + n_loose, dtype=np.float32)
+        whole[: len(columns), : len(columns)] = kin
+        return whole
+
+
+def load_graph(graph: Any) -> KnowledgeGraph:
+    """A graph as an object, from its folder, or the one that comes with the package."""
+    if graph is None:
+        return KnowledgeGraph.default()
+    return graph if isinstance(graph, KnowledgeGraph) else KnowledgeGraph.load(graph)
