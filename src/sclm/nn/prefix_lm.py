@@ -289,8 +289,11 @@ class PrefixLM(torch.nn.Module):
         (B, La) float32, 0 where an answer is padded; its sum over La is that of the answer.
         """
         logits = self.answer_logits(prefix, prompts, answers)
-        found = masked_log_probs(logits, mask, temperature).gather(-1, answers.ids[..., None])[..., 0]
-        return torch.where(answers.real, found, 0.0)
+        spread = masked_log_probs(
+            logits, mask, temperature
+        )  # on the device of the head, where a model is spread over several
+        found = spread.gather(-1, answers.ids[..., None].to(spread.device))[..., 0]
+        return torch.where(answers.real, found.to(answers.ids.device), 0.0)
 
     def answer_logits(self, prefix: torch.Tensor | None, prompts: Packed, answers: Packed) -> torch.Tensor:
         """Scores (B, La, V) from which each token of an answer is drawn; without meaning where an answer is padded."""
@@ -299,7 +302,7 @@ class PrefixLM(torch.nn.Module):
         ahead = self.before(prefix) + prompts.lengths - 1  # (B,) position from which the first token is drawn
         if bool((ahead < 0).any()):
             raise ValueError("a prompt must hold at least one token, or have a prefix, found an empty one.")
-        at = ahead[:, None] + torch.arange(answers.ids.shape[1], device=states.device)  # (B, La)
+        at = ahead.to(states.device)[:, None] + torch.arange(answers.ids.shape[1], device=states.device)  # (B, La)
         at = at.clamp(max=states.shape[1] - 1)
         return self.lm.logits(states.gather(1, at[..., None].expand(-1, -1, states.shape[2])))
 
@@ -328,7 +331,7 @@ class PrefixLM(torch.nn.Module):
         self._refuse_window(inputs.shape[1])
         # A plain cache keeps every position, also of layers that look at a window of them.
         states, cache = self.lm(inputs, past_key_values=DynamicCache(), use_cache=True)
-        last = states[torch.arange(len(states), device=states.device), lengths - 1]  # (B, D)
+        last = states[torch.arange(len(states), device=states.device), lengths.to(states.device) - 1]  # (B, D)
         return PromptCache(cache, lengths, last, inputs.shape[1])
 
     def extend(self, cache: PromptCache, tokens: torch.Tensor, depth: torch.Tensor, sees: torch.Tensor) -> torch.Tensor:

@@ -75,9 +75,10 @@ def score_names(
             tokens = torch.as_tensor(trie.token[chunk.nodes], device=device).expand(len(rows), -1)  # (B, N)
             depth = torch.as_tensor(trie.depth[chunk.nodes] - 1, device=device)[None]
             sees = torch.as_tensor(chunk.sees, device=device)[None]
-            hidden = lm.extend(part.share(), tokens, depth, sees)[:, torch.as_tensor(chunk.new, device=device)]
+            states = lm.extend(part.share(), tokens, depth, sees)
+            hidden = states[:, torch.as_tensor(chunk.new, device=states.device)]
             edges, steps = _steps(lm, hidden, trie, chunk.nodes[chunk.new], among, temperature)
-            into[rows[:, None], torch.as_tensor(trie.child_node[edges], device=device)] = steps
+            into[rows[:, None], torch.as_tensor(trie.child_node[edges], device=device)] = steps.to(device)
     total = into  # a path's probability is summed from the root downwards, depth by depth
     for level in range(2, int(trie.depth.max()) + 1):
         nodes = np.flatnonzero(trie.depth == level)
@@ -97,7 +98,7 @@ def _first_step(
 ) -> torch.Tensor:
     """Fill in the steps from the root, which the prompt's last state decides."""
     edges, steps = _steps(lm, prompts.hidden[:, None], trie, np.array([0]), among, temperature)
-    into[:, torch.as_tensor(trie.child_node[edges], device=into.device)] = steps
+    into[:, torch.as_tensor(trie.child_node[edges], device=into.device)] = steps.to(into.device)
     return into
 
 
