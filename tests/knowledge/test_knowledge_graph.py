@@ -224,6 +224,12 @@ def test_what_is_wrong_is_named(graph, toy):
         Pairs(pd.DataFrame(), "binds").read()
     with pytest.raises(ValueError, match="no column 'c', found 'a', 'b'"):
         Pairs(pd.DataFrame({"a": [], "b": []}), "gene-interacts-gene", columns=("a", "c")).read()
+    with pytest.raises(TypeError, match="list of labels"):
+        graph.lookup("gene", "CD4")
+    with pytest.raises(TypeError, match=r"\['d1'\]"):
+        graph.refuse_if_derived_from("d1")
+    with pytest.raises(TypeError, match="derived_from is a list"):
+        Pairs(pd.DataFrame({"a": [], "b": []}), "gene-interacts-gene", derived_from="d1").read()
     with pytest.raises(ValueError, match="int32"):
         dataclasses.replace(graph, edges={"gene-in-pathway": np.zeros((2, 1))})
     with pytest.raises(ValueError, match="must lie in 0"):

@@ -225,6 +225,8 @@ class Pairs(_Described):
     def read(self) -> Part:
         """The links; no nodes of its own."""
         ends(self.relation)
+        if isinstance(self.derived_from, str):
+            raise TypeError(f"derived_from is a list of cells or donors, found the text {self.derived_from!r}.")
         table = self.table if isinstance(self.table, pd.DataFrame) else read_table(Path(self.table))
         columns = self.columns or (table.columns[0], table.columns[1])
         for column in [c for end in columns for c in _several(end)] + list(self.where or ()):

@@ -201,6 +201,8 @@ class KnowledgeGraph:
         ValueError
             If the graph has no nodes of this type.
         """
+        if isinstance(labels, str):
+            raise TypeError(f"expected a list of labels, found the text {labels!r}. Write [{labels!r}].")
         if type not in self._finders:
             raise ValueError(f"the graph has nodes of the types {', '.join(map(repr, self.types))}, found {type!r}.")
         rows, finder = self._finders[type]
@@ -341,6 +343,8 @@ class KnowledgeGraph:
         ValueError
             If a source of the graph is derived from one of them.
         """
+        if isinstance(names, str):
+            raise TypeError(f"expected a list of cells or donors, found the text {names!r}. Write [{names!r}].")
         asked = set(map(str, names))
         for source, derived in self.derived_from.items():
             if shared := sorted(asked & derived):
