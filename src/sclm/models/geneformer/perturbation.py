@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from sclm.models.geneformer.model import Geneformer
 
-_TOGETHER = 4_096  # tokens of changed cells in a batch, padding included; those of their originals come on top
+# Tokens of changed cells in a batch, padding included; those of their originals come on top.
+_TOGETHER_ON_CPU, _TOGETHER_ON_GPU = 4_096, 65_536
 
 
 def perturbed_tokens(
@@ -167,8 +168,9 @@ def gene_cosines(
     before = Tokens(originals, None)
     # Forms of one cell stand together, so that its states before are computed once a batch.
     order = np.argsort(which, kind="stable")
+    together = _TOGETHER_ON_CPU if model.device.type == "cpu" else _TOGETHER_ON_GPU
     with model.inference():
-        for part in buckets(changed.ids.lengths[order], _TOGETHER):
+        for part in buckets(changed.ids.lengths[order], together):
             rows = order[part]
             cells, index = np.unique(which[rows], return_inverse=True)
             ids, marks, real = model.padded(changed, rows)
