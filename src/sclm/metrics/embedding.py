@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -69,6 +68,7 @@ def embedding(
     >>> scores["type_purity"]
     1.0
     """
+    import pandas as pd
     from sklearn.neighbors import NearestNeighbors
 
     vectors = np.asarray(vectors)
