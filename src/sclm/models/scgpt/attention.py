@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sclm.cells import Cells
     from sclm.models.scgpt.model import ScGPT
 
+_MOST = 5_000  # genes that are linked at once
 _ELEMENTS = 16_000_000  # of the scores that are held at once, B x H x L x L
 
 
@@ -46,7 +47,8 @@ def attention_scores(
     cells
         Raw counts.
     genes
-        Genes that are read, in this order; by default all of the data that the model knows, at most its length.
+        Genes that are read, in this order; by default all of the data that the model knows. At most 5,000, however many a cell's
+        vector is made of: their number is no part of the network.
     layer
         Layer whose attention is taken, from 0, or from the end: -1 the last.
     groups
@@ -98,11 +100,8 @@ def dense_tokens(
     """Ids and values (n, L) of the same genes in all cells, ``<cls>`` first where the model reads one; and the genes' names."""
     counts, ids = model.known_counts(cells)
     wanted = ids if genes is None else np.array(model.gene_ids([list(genes)])[0], np.int64)
-    room = model.config.max_length - int(model.cls_id is not None)
-    if wanted.size > room or wanted.size < 2:
-        raise ValueError(
-            f"genes must name 2 to {room:,} genes, which the network reads at once, found {wanted.size:,}. Pass the variable genes."
-        )
+    if not 2 <= wanted.size <= _MOST:
+        raise ValueError(f"genes must name 2 to {_MOST:,} genes, found {wanted.size:,}. Pass the variable ones.")
     place = pd.Index(ids).get_indexer(pd.Index(wanted))
     if (place < 0).any():
         lost = [str(name) for name, p in zip(genes or (), place, strict=True) if p < 0]

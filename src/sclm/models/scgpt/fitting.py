@@ -113,10 +113,12 @@ def starting_network(
 
 
 def _start_in_the_middle(network: ScGPTNetwork, config: ScGPTConfig) -> None:
-    """First guesses of bins are the middle one, instead of 0: a few dozen steps are saved."""
-    if config.expression == "mlp" and config.values == "bins":
-        with torch.no_grad():
-            network.decoders["expression"].fc[-1].bias.fill_(config.n_bins / 2 / config.value_unit)
+    """First guesses of bins are the middle one from states, and near 0 from cells' vectors: hundreds of steps are saved."""
+    with torch.no_grad():
+        if config.expression == "mlp" and config.values == "bins":
+            network.decoders["expression"].fc[-1].bias.fill_(config.n_bins / 2 / config.value_unit)  # type: ignore[union-attr]
+        if config.mvc == "inner product":
+            network.decoders["mvc"].project.weight.mul_(0.1)  # type: ignore[union-attr]
 
 
 def vocabulary_of(source: CellSource, genes: Any, more: tuple[str, ...] = ()) -> GeneVocabulary:
@@ -187,7 +189,7 @@ def _run(
     place = np.full(len(model.vocabulary), -1, np.int64)
     place[columns] = np.arange(columns.size)
     pad_id, cls_id, names = model.pad_id, model.cls_id, pd.Index(config.batches)
-    read = dataclasses.replace(config, max_length=min(config.train_length or config.max_length, config.max_length))
+    read = dataclasses.replace(config, max_length=config.training_length)
 
     def encode(cells: Cells, generator: np.random.Generator) -> Any:
         counts = move_columns(cells.counts, place, columns.size)  # the data module gives a column a token
@@ -204,12 +206,7 @@ def _run(
     # all cells have the panel's genes where zeros are read; otherwise cells of similar length share a batch
     lengths = None
     if not config.include_zeros:
-        lengths = (
-            np.minimum(
-                expressed_genes(source, model.vocabulary, min_share=0.0), (config.train_length or config.max_length) - 1
-            )
-            + 1
-        )
+        lengths = np.minimum(expressed_genes(source, model.vocabulary, min_share=0.0), config.training_length - 1) + 1
     grouped = config.objective == "masking" and batch_key is not None and source.obs[batch_key].nunique() > 2
     data = CellDataModule(
         source, encode, vocabulary=model.vocabulary, batch_size=config.batch_size, lengths=lengths, min_share=0.0,

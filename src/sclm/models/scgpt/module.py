@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sclm.models.scgpt.config import ScGPTConfig
     from sclm.models.scgpt.network import Outputs, ScGPTNetwork
 
-_SIMILARITY, _SIMILARITY_WEIGHT = 0.8, 10.0  # of the authors' script for integration
+_SIMILARITY = 0.8  # of the authors' script for integration: cells more alike are drawn together
 
 
 class Batch(NamedTuple):
@@ -124,9 +124,8 @@ class ScGPTModule(pl.LightningModule):
         batches = batch.batches if self.config.batches else None
         found = self.network(batch.ids, batch.shown, batch.real, batches=batches)
         if self.config.objective == "integration":
-            return integration_loss(found, batch)
-        # the variance of uniform bins: a loss of 1 for each part is that of knowing nothing
-        unit = self.config.n_bins**2 / 12
+            return integration_loss(found, batch, self.config)
+        unit = uniform_variance(self.config)
         loss = masking_loss(self.network, found, batch) / unit
         if self.config.generative:
             loss = loss + self.config.generative * generative_loss(self.network, batch) / unit
@@ -176,21 +175,22 @@ def draw_absent(
     return np.where(np.take_along_axis(expressed, drawn, axis=1), pad_id, ids[drawn]).astype(np.int64)
 
 
-def integration_loss(found: Outputs, batch: Batch) -> torch.Tensor:
-    """GEP and GEPC, each with the likelihood of being expressed, elastic similarity, and the guess of the batch.
-
-    Weights are those of the authors' script: 1 each, and 10 for the similarity at 0.8.
-    """
+def integration_loss(found: Outputs, batch: Batch, config: ScGPTConfig) -> torch.Tensor:
+    """Errors and likelihoods of hidden values from states (GEP) and vectors (GEPC), elastic similarity, guess of the batch (DAB)."""
     target, hidden = batch.values, batch.hidden
-    loss = masked_mse(_there(found.expression), target, hidden) + expressed_nll(_there(found.expressed), target, hidden)
-    loss = (
-        loss
-        + masked_mse(_there(found.mvc), target, hidden)
-        + expressed_nll(_there(found.mvc_expressed), target, hidden)
+    errors = masked_mse(_there(found.expression), target, hidden) + masked_mse(_there(found.mvc), target, hidden)
+    unlikely = expressed_nll(_there(found.expressed), target, hidden) + expressed_nll(
+        _there(found.mvc_expressed), target, hidden
     )
+    loss = errors / uniform_variance(config) + config.zero_weight * unlikely
     if len(target) > 1:
-        loss = loss + _SIMILARITY_WEIGHT * elastic_similarity(found.cell, _SIMILARITY)
-    return loss + functional.cross_entropy(_there(found.batches), batch.batches)
+        loss = loss + config.similarity_weight * elastic_similarity(found.cell, _SIMILARITY)
+    return loss + config.adversary_weight * functional.cross_entropy(_there(found.batches), batch.batches)
+
+
+def uniform_variance(config: ScGPTConfig) -> float:
+    """Variance of values that are any bin alike: a squared error of that size is one of knowing nothing."""
+    return config.n_bins**2 / 12
 
 
 def generative_loss(network: ScGPTNetwork, batch: Batch) -> torch.Tensor:

@@ -12,7 +12,8 @@ from sclm.cells import log_normalise
 if TYPE_CHECKING:
     from sclm.cells import CellSource
 
-_LEVELS = 20  # groups of genes of similar abundance
+_LEVELS = 20  # groups of genes of similar abundance, at most
+_OF_A_LEVEL = 40  # genes in one, at least
 _FEWEST = 3  # cells that must express a gene
 
 
@@ -27,7 +28,7 @@ def variable_genes(
 ) -> np.ndarray:
     """Choose genes by their variance, relative to genes of similar mean.
 
-    Mean and variance are those of log-normalised counts. Genes are put into 20 groups of similar mean; a gene's score is the logarithm
+    Mean and variance are those of log-normalised counts. Genes are put into up to 20 groups of similar mean; a gene's score is the logarithm
     of its variance over its mean, standardised within its group by median and median absolute deviation. With batches the score is
     the mean over batches, so that a gene that only differs between batches is not chosen for it. One pass over the cells.
 
@@ -114,7 +115,9 @@ def _scores(mean: np.ndarray, square: np.ndarray) -> np.ndarray:
     if not there.any():
         return out
     dispersion = np.log(variance[there] / mean[there])
-    level = np.argsort(np.argsort(mean[there], kind="stable"), kind="stable") * _LEVELS // max(1, int(there.sum()))
+    n = int(there.sum())
+    levels = max(1, min(_LEVELS, n // _OF_A_LEVEL))
+    level = np.argsort(np.argsort(mean[there], kind="stable"), kind="stable") * levels // n
     found = np.zeros(dispersion.size)
     for k in np.unique(level):
         some = dispersion[level == k]
