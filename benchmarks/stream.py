@@ -65,7 +65,7 @@ def work(job: str, file: Path, folder: Path) -> dict[str, float]:
         sc.pp.log1p(adata)
     start = time.perf_counter()
     if job == "ours: train, streamed":
-        from sclm.models.baselines import data
+        from sclm.models import reference_cells as data
 
         data._CACHED_ENTRIES = 0
     if job.startswith("ours: train"):

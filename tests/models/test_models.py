@@ -59,7 +59,7 @@ def test_majority_is_the_training_frequency(reference: ad.AnnData, query: ad.Ann
 
 
 def test_logistic_streams_from_disk_to_the_same_optimum(reference: ad.AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sclm.models.baselines import data
+    from sclm.models import reference_cells as data
 
     plain = sclm.train("logistic", reference, label_key="cell_type")
     monkeypatch.setattr(data, "_CACHED_ENTRIES", 0)

@@ -12,10 +12,10 @@ import pandas as pd
 
 from sclm.cells import align, log_normalise, require_overlap
 from sclm.evidence import ReferenceSpace, fit_temperature, softmax
-from sclm.models.baselines.data import TARGET_SUM, Reference
 from sclm.models.contract import Annotation
 from sclm.models.family import Family
 from sclm.models.labels import UNKNOWN, hold_out, read_labels
+from sclm.models.reference_cells import TARGET_SUM, Reference
 
 if TYPE_CHECKING:
     from scipy import sparse

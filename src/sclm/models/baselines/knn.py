@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from scipy import sparse
 
-    from sclm.models.baselines.data import Reference
+    from sclm.models.reference_cells import Reference
 
 _FITTED_ON = 20_000  # cells that the principal components are fitted on
 _SMOOTHING = 0.1  # votes added to every type, so that a type without votes keeps a small probability

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from scipy import sparse
 
-    from sclm.models.baselines.data import Reference
+    from sclm.models.reference_cells import Reference
 
 logger = logging.getLogger(__name__)
 

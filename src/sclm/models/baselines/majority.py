@@ -11,7 +11,7 @@ from sclm.models.baselines.annotator import AnnotatorConfig, BaselineAnnotator
 if TYPE_CHECKING:
     from scipy import sparse
 
-    from sclm.models.baselines.data import Reference
+    from sclm.models.reference_cells import Reference
 
 
 class Majority(BaselineAnnotator):

@@ -11,7 +11,7 @@ from sclm.models.baselines.annotator import AnnotatorConfig, BaselineAnnotator
 if TYPE_CHECKING:
     from scipy import sparse
 
-    from sclm.models.baselines.data import Reference
+    from sclm.models.reference_cells import Reference
 
 # Correlations differ by hundredths; this brings them to the scale of logits, and calibration does the rest.
 _SHARPNESS = 50.0

@@ -12,8 +12,8 @@ import pandas as pd
 
 from sclm.cells import align, log_normalise, require_overlap
 from sclm.evidence.protein_baselines import MeanFit, OwnGeneFit, RidgeFit
-from sclm.models.baselines.data import TARGET_SUM, Reference
 from sclm.models.family import Family
+from sclm.models.reference_cells import TARGET_SUM, Reference
 from sclm.models.translator import (
     Expectation,
     baseline_predictions,
