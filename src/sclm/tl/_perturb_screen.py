@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from tqdm import tqdm
 
 from sclm.cells import log_normalise
@@ -33,10 +34,23 @@ class Genes(NamedTuple):
     """What the chosen cells hold of the genes that the model knows; G tokens of its vocabulary."""
 
     name: np.ndarray  # (G,) object: name in the data, None where the data lack the gene
-    cells: np.ndarray  # (n, G) bool: which cells express it
+    expressed: sp.csc_matrix  # (n, G): which cells express it
+    n_expressing: np.ndarray  # (G,) number of them
     detection: np.ndarray  # (G,) share of them
     expression: np.ndarray  # (G,) mean log-normalised value in these
     least: int  # cells that must express a gene of the default list or of the null
+
+    def together(self, group: Sequence[int]) -> int:
+        """Number of cells that express all of some genes."""
+        found = self.expressed[:, [group[0]]]
+        for gene in group[1:]:
+            found = found.multiply(self.expressed[:, [gene]])
+        return int(found.nnz)
+
+    def common(self) -> np.ndarray:
+        """Genes of the data that enough cells express, ascending."""
+        known = np.array([n is not None for n in self.name])
+        return np.flatnonzero(known & (self.n_expressing >= self.least))
 
 
 def screen(
@@ -158,14 +172,14 @@ def _look(cells: Cells, match: GeneMatch, model: Any) -> Genes:
     least = max(3, min(_LEAST_CELLS, int(np.ceil(cells.n_cells / 20))))
     if cells.n_cells < 3:
         raise ValueError(f"at least 3 cells are needed for a screen, found {cells.n_cells}.")
-    return Genes(name, (counts > 0).toarray(), n_expressing / cells.n_cells, total / np.maximum(n_expressing, 1), least)
+    mean = total / np.maximum(n_expressing, 1)
+    return Genes(name, sp.csc_matrix(counts > 0), n_expressing, n_expressing / cells.n_cells, mean, least)
 
 
 def _listed(asked: Sequence[str | Sequence[str]] | None, genes: Genes, model: Any) -> list[tuple[int, ...]]:
     """Token ids of each perturbation, each once, in the order of the list."""
     if asked is None:
-        known = np.array([n is not None for n in genes.name])
-        common = np.flatnonzero(known & (genes.cells.sum(axis=0) >= genes.least))
+        common = genes.common()
         symbols = GeneIdentifiers.load("human").to_symbol([genes.name[i] for i in common])
         factors = transcription_factors()
         found: list[tuple[int, ...]] = [
@@ -173,7 +187,7 @@ def _listed(asked: Sequence[str | Sequence[str]] | None, genes: Genes, model: An
         ]
         if not found:
             raise ValueError(
-                f"no transcription factor is expressed by at least {genes.least} of the {len(genes.cells)} cells. Pass "
+                f"no transcription factor is expressed by at least {genes.least} of the {genes.expressed.shape[0]} cells. Pass "
                 "perturbations=, the genes to perturb."
             )
         return found
@@ -199,8 +213,7 @@ def _null(listed: list[tuple[int, ...]], genes: Genes, n_null: int, seed: int) -
     """Random genes outside the list, as abundant as those on it; for combinations of each size random combinations."""
     features = np.column_stack([genes.detection, genes.expression])
     members = np.unique([i for group in listed for i in group])
-    known = np.array([n is not None for n in genes.name])
-    candidates = np.setdiff1d(np.flatnonzero(known & (genes.cells.sum(axis=0) >= genes.least)), members)
+    candidates = np.setdiff1d(genes.common(), members)
     if len(candidates) < MIN_NULL:
         raise ValueError(
             f"a null needs at least {MIN_NULL} genes outside the list that {genes.least} cells express, found {len(candidates)}. "
@@ -227,7 +240,7 @@ def _null(listed: list[tuple[int, ...]], genes: Genes, n_null: int, seed: int) -
                 distance = (((features[candidates] - features[gene]) / scale) ** 2).sum(axis=1)
                 near = candidates[np.argsort(distance, kind="stable")[: _NEAR + size]]
                 drawn.append(int(rng.choice([i for i in near if i not in drawn])))
-            if genes.cells[:, drawn].all(axis=1).sum() >= _TOGETHER:
+            if genes.together(drawn) >= _TOGETHER:
                 found[tuple(sorted(drawn))] = None
             if len(found) == n_null:
                 break
@@ -241,7 +254,7 @@ def _null(listed: list[tuple[int, ...]], genes: Genes, n_null: int, seed: int) -
 
 def _table(groups: list[tuple[int, ...]], genes: Genes, moved: pd.DataFrame, goal: bool) -> pd.DataFrame:
     """One row a perturbation: abundance, number of cells, mean shifts."""
-    together = [genes.cells[:, list(group)].all(axis=1).mean() for group in groups]
+    together = [genes.together(group) / genes.expressed.shape[0] for group in groups]
     table = pd.DataFrame(
         {
             "perturbation": ["+".join(sorted(str(genes.name[i]) for i in group)) for group in groups],
