@@ -5,7 +5,7 @@ B cells · H heads · L genes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -79,12 +79,13 @@ def attention_scores(
     step = max(1, _ELEMENTS // (model.config.n_heads * length * length))
     gene = slice(int(model.cls_id is not None), None)
     sums = {int(code): np.zeros((len(names), len(names))) for code in np.unique(codes)}
-    with model.inference() as network:
+    reads: Any = model.network.layers[layer]
+    with model.inference():
         for start in range(0, cells.n_cells, step):
             ids, values = (torch.from_numpy(part[start : start + step]).to(model.device) for part in tokens)
             real = torch.ones_like(ids, dtype=torch.bool)
             states = model.states(ids, values, real, layer)
-            raw = raw_attention(network.layers[layer], states)
+            raw = raw_attention(reads, states)
             ranks = rank_scores(raw).mean(dim=1)[:, gene, gene].cpu().numpy()  # (B, L, L) → (B, genes, genes)
             for code, matrix in zip(codes[start : start + step], ranks, strict=True):
                 sums[int(code)] += matrix

@@ -240,7 +240,7 @@ def _announced(settings: dict[str, Any], config: ScGPTConfig) -> dict[str, tuple
     if _HF_KEY in settings or config.classes or config.batches or config.perturbation_flags or config.n_modalities:
         return {}
     width = config.width
-    expected = {"decoder.fc.0.weight": (width, width)}
+    expected: dict[str, tuple[int, ...]] = {"decoder.fc.0.weight": (width, width)}
     if settings.get("USE_GENERATIVE_TRAINING"):
         expected["flag_encoder.weight"] = (2, width)
     if settings.get("MVC"):

@@ -114,11 +114,12 @@ def starting_network(
 
 def _start_in_the_middle(network: ScGPTNetwork, config: ScGPTConfig) -> None:
     """First guesses of bins are the middle one from states, and near 0 from cells' vectors: hundreds of steps are saved."""
+    heads: Any = network.decoders
     with torch.no_grad():
         if config.expression == "mlp" and config.values == "bins":
-            network.decoders["expression"].fc[-1].bias.fill_(config.n_bins / 2 / config.value_unit)  # type: ignore[union-attr]
+            heads["expression"].fc[-1].bias.fill_(config.n_bins / 2 / config.value_unit)
         if config.mvc == "inner product":
-            network.decoders["mvc"].project.weight.mul_(0.1)  # type: ignore[union-attr]
+            heads["mvc"].project.weight.mul_(0.1)
 
 
 def vocabulary_of(source: CellSource, genes: Any, more: tuple[str, ...] = ()) -> GeneVocabulary:
@@ -196,7 +197,7 @@ def _run(
         tokens = cell_tokens(counts, columns, read, cls_id=cls_id, seed=int(generator.integers(2**62)))
         of = np.zeros(cells.n_cells, np.int64)
         if len(names):
-            of = names.get_indexer(cells.obs[config.batch_key].astype(str)).astype(np.int64)
+            of = names.get_indexer(pd.Index(cells.obs[config.batch_key].astype(str))).astype(np.int64)
         absent = None
         if config.objective == "masking" and config.absent:
             n = round(config.absent * config.mask_ratio * int(tokens.ids.lengths.max()))

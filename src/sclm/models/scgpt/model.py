@@ -271,8 +271,8 @@ class ScGPT(EncoderFamily):
     def gene_embeddings(self) -> pd.DataFrame:
         """Embedding of every gene as the first layer reads it, its normalisation included: genes x D, float32."""
         genes = np.flatnonzero(self.vocabulary.is_gene)
-        with self.inference() as network:
-            found = network.genes(torch.from_numpy(genes).to(self.device)).float().cpu().numpy()
+        with self.inference():
+            found = self.network.genes(torch.from_numpy(genes).to(self.device)).float().cpu().numpy()
         return pd.DataFrame(found, index=pd.Index([self.vocabulary.tokens[i] for i in genes]))
 
     # Batches ---------------------------------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ class ScGPT(EncoderFamily):
         key = self.config.batch_key
         if key is None or key not in obs.columns:
             return np.full(len(obs), -1, np.int64)
-        return pd.Index(self.config.batches).get_indexer(obs[key].astype(str)).astype(np.int64)
+        return pd.Index(self.config.batches).get_indexer(pd.Index(obs[key].astype(str))).astype(np.int64)
 
     @contextmanager
     def _reading_batch(self, code: int) -> Iterator[None]:

@@ -142,7 +142,7 @@ def masking_loss(network: ScGPTNetwork, found: Outputs, batch: Batch) -> torch.T
         lacked = network.decoders["mvc"](found.cell, network.genes(batch.absent))[0]  # (B, M)
         predicted = torch.cat([predicted, lacked], dim=1)
         target = torch.cat([target, torch.zeros_like(lacked)], dim=1)
-        mask = torch.cat([mask, batch.absent != network.pad_id], dim=1)
+        mask = torch.cat([mask, batch.absent.ne(network.pad_id)], dim=1)
     return loss + masked_mse(predicted, target, mask)
 
 

@@ -57,13 +57,12 @@ class Outputs(NamedTuple):
 class GeneEncoder(nn.Module):
     """Embedding of genes, normalised; the row of ``<pad>`` starts at zero and stays."""
 
-    def __init__(self, n_tokens: int, width: int, pad: int | None) -> None:
+    def __init__(self, n_tokens: int, width: int, pad: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(n_tokens, width, padding_idx=pad)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
-        if pad is not None:
-            with torch.no_grad():
-                self.embedding.weight[pad] = 0
+        with torch.no_grad():
+            self.embedding.weight[pad] = 0
         self.norm = nn.LayerNorm(width)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
@@ -132,7 +131,7 @@ class FeatureNorm(nn.Module):
             else:
                 mean, variance = self.mean[sets][:, None, :], self.variance[sets][:, None, :]  # (B, 1, D)
             x = (x - mean) * torch.rsqrt(variance + _NORM_EPS)
-        return x if self.scale is None else x * self.scale + self.shift
+        return x if self.scale is None or self.shift is None else x * self.scale + self.shift
 
     def _learn(self, x: torch.Tensor, real: torch.Tensor, sets: torch.Tensor) -> torch.Tensor:
         out = torch.zeros_like(x)
@@ -203,12 +202,12 @@ class ScGPTNetwork(nn.Module):
     n_tokens
         V.
     pad
-        Token id of padding; None where the vocabulary has none.
+        Token id of padding.
     """
 
     panel: torch.Tensor | None
 
-    def __init__(self, config: ScGPTConfig, n_tokens: int, pad: int | None) -> None:
+    def __init__(self, config: ScGPTConfig, n_tokens: int, pad: int) -> None:
         super().__init__()
         self.config, self.pad_id = config, pad
         width = config.width

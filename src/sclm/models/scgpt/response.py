@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -109,7 +109,7 @@ def fit_response(
 
 def start_from_no_change(network: ScGPTNetwork) -> None:
     """Coefficient 1 and bias 0 whatever the state: the first prediction is the control cell itself."""
-    head = network.decoders["expression"]
+    head: Any = network.decoders["expression"]
     with torch.no_grad():
         for part, value in ((head.coefficient[-1], 1.0), (head.bias[-1], 0.0)):
             part.weight.mul_(0.1)
@@ -197,8 +197,9 @@ def _predict(
     bound = _TOKENS_ON_CPU if device.type == "cpu" else _TOKENS_ON_GPU
     step = max(1, bound // (panel.size + max((e.size for e in extra), default=0)))
     sums, baseline = np.zeros((len(flags), panel.size)), np.zeros(panel.size)
-    with model.inference() as network:
-        weight = network.perturbed.weight  # type: ignore[union-attr]
+    network, head = model.network, cast("Any", model.network.decoders["expression"])
+    weight = network.perturbed.weight  # type: ignore[union-attr]
+    with model.inference():
 
         def inputs(tokens: np.ndarray, v: torch.Tensor) -> torch.Tensor:
             numbers = torch.from_numpy(tokens).to(device).expand(len(v), -1)
@@ -206,7 +207,7 @@ def _predict(
 
         def total(x: torch.Tensor, v: torch.Tensor) -> np.ndarray:
             states = network.encode(x, torch.ones_like(v, dtype=torch.bool), model.n_layers)
-            return network.decoders["expression"](states, v)[:, : panel.size].double().sum(dim=0).cpu().numpy()
+            return head(states, v)[:, : panel.size].double().sum(dim=0).cpu().numpy()
 
         for start in range(0, len(values), step):
             rows = slice(start, start + step)

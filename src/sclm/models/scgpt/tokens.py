@@ -185,24 +185,28 @@ def overexpressed(
         Their changed sequences.
     """
     ids, values = tokens.ids, _values(tokens)
+    n = len(ids)
+    of = np.repeat(np.arange(n), ids.lengths)  # cell of each token
     gene = is_gene[ids.values]
-    has = np.diff(np.concatenate([[0], np.cumsum(gene)])[ids.offsets]) > 0
-    rows = np.flatnonzero(has)
-    new_ids, new_values, lengths = [], [], []
-    for row in rows:
-        sequence, own = ids[row], values[row].copy()
-        value = own.max() if top is None else top
-        hit = np.isin(sequence, genes)
-        own[hit] = value
-        added = genes[~np.isin(genes, sequence)]
-        new_ids.append(np.concatenate([sequence, added]))
-        new_values.append(np.concatenate([own, np.full(added.size, value, np.float32)]))
-        lengths.append(new_ids[-1].size)
+    rows = np.flatnonzero(np.bincount(of[gene], minlength=n) > 0)
+    largest = np.full(n, -np.inf, np.float32)
+    np.maximum.at(largest, of[gene], values.values[gene])
+    level = largest if top is None else np.full(n, top, np.float32)
+    own = np.where(np.isin(ids.values, genes), level[of], values.values).astype(np.float32)
+    has = np.zeros((n, genes.size), bool)
+    for k, asked in enumerate(genes):
+        has[of[ids.values == asked], k] = True
+    added = ~has[rows]  # (m, genes)
+    lengths = ids.lengths[rows] + added.sum(axis=1)
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    empty: list[Any] = [np.zeros(0, ids.values.dtype)], [np.zeros(0, np.float32)]
-    return rows, Tokens(
-        Ragged(np.concatenate(new_ids or empty[0]), offsets), Ragged(np.concatenate(new_values or empty[1]), offsets)
-    )
+    new_ids, new_values = np.empty(offsets[-1], ids.values.dtype), np.empty(offsets[-1], np.float32)
+    old = np.isin(of, rows)
+    place = np.flatnonzero(old) + np.repeat(offsets[:-1] - ids.offsets[:-1][rows], ids.lengths[rows])
+    new_ids[place], new_values[place] = ids.values[old], own[old]
+    which, number = np.nonzero(added)
+    place = offsets[:-1][which] + ids.lengths[rows][which] + (np.cumsum(added, axis=1) - 1)[which, number]
+    new_ids[place], new_values[place] = genes[number], level[rows][which]
+    return rows, Tokens(Ragged(new_ids, offsets), Ragged(new_values, offsets))
 
 
 def _values(tokens: Tokens) -> Ragged:
