@@ -59,7 +59,11 @@ def test_volcano(screened: ad.AnnData) -> None:
     ax.figure.canvas.draw()
     heights = sorted(t.xyann[1] if t.arrow_patch else t.xy[1] for t in ax.texts if t.xy[0] > 0)
     assert min(np.diff(heights)) > 0.2  # four names that would lie on each other
+    screened.uns["sclm_perturb"]["effects"]["effect"] *= 1e-3
+    screened.uns["sclm_perturb"]["effects"]["null_mean"] *= 1e-3
     other = sclm.pl.perturb(screened, by="effect", ax=plt.subplots()[1])
+    assert other.get_xlabel().endswith("(10$^{-5}$)")
+    np.testing.assert_allclose(np.asarray(other.collections[1].get_offsets())[0, 0], 1.8)
     assert "cosine" in other.get_xlabel()
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _HIT, _OTHER, _NULL, _AWAY = "#c2410c", "#64748b", "#cbd5e1", "#1d4ed8"
 _FLOOR = 1e-12  # p values below are drawn at it
+_DIGITS = 3  # effects below 10^-3 are drawn in powers of ten
 _FEW = 3  # perturbations that are named where fewer are significant
 _LINE = 0.052  # least distance of two labels, as a share of the axis
 
@@ -63,12 +64,14 @@ def perturb(
         ax = plt.subplots(figsize=(6.4, 4.8), layout="constrained")[1]
     made = table[table[f"{prefix}p"].notna()]
     x = (made[column] - made[f"{prefix}null_mean"]).to_numpy(dtype=float)
+    beyond = null[null[f"{prefix}z"].notna()]
+    random = _excess(beyond, table, prefix)
+    power = int(np.floor(np.log10(max(float(np.abs(x).max(initial=0)), 1e-300))))
+    unit = f" (10$^{{{power}}}$)" if power < -_DIGITS else ""  # in the label, where nothing lies on it
+    x, random = (v / 10.0**power if unit else v for v in (x, random))
     y = -np.log10(np.maximum(made[f"{prefix}p"].to_numpy(dtype=float), _FLOOR))
     hit = made[f"{prefix}q"].to_numpy(dtype=float) < alpha
-    beyond = null[null[f"{prefix}z"].notna()]
-    ax.scatter(
-        _excess(beyond, table, prefix), _null_p(beyond[f"{prefix}z"], prefix), s=10, c=_NULL, label="random genes"
-    )
+    ax.scatter(random, _null_p(beyond[f"{prefix}z"], prefix), s=10, c=_NULL, label="random genes")
     colours = np.where(hit, np.where(x >= 0, _HIT, _AWAY), _OTHER)
     ax.scatter(x, y, s=22, c=colours, linewidths=0)
     ax.scatter([], [], s=22, c=_OTHER, label="screened")
@@ -81,7 +84,7 @@ def perturb(
     ax.set_ylim(bottom=0)
     first = np.argsort(-y, kind="stable")[: min(n_labels, max(int(hit.sum()), _FEW))]
     _name(ax, x[first], y[first], made["perturbation"].to_numpy(dtype=object)[first])
-    ax.set(xlabel=_axis(adata, key, prefix, " minus that of random genes"), ylabel="−log10 p")
+    ax.set(xlabel=_axis(adata, key, prefix, " minus that of random genes") + unit, ylabel="−log10 p")
     ax.set_title(f"{int(hit.sum())} of {len(made)} perturbations at a false discovery rate of {alpha:g}", fontsize=10)
     ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), handletextpad=0.1)
     ax.spines[["top", "right"]].set_visible(False)
