@@ -26,6 +26,10 @@ FAMILIES: dict[str, str] = {
     "knn": "sclm.models.baselines.knn:NearestNeighbours",
     "mean": "sclm.models.baselines.mean:MeanProfile",
     "majority": "sclm.models.baselines.majority:Majority",
+    "onclass": "sclm.models.openvocab.onclass:OnClass",
+    "pagerank-voting": "sclm.models.openvocab.voting:PageRankVoting",
+    "marker-lists": "sclm.models.openvocab.markers:MarkerLists",
+    "hierarchical": "sclm.models.openvocab.hierarchical:Hierarchical",
     "pgl": "sclm.models.pgl.model:PGL",
     "cell2sentence": "sclm.models.cell2sentence.model:Cell2Sentence",
     "celltosg": "sclm.models.celltosg.model:CellToSG",
@@ -107,8 +111,9 @@ def load(model: str | Path | Family) -> Family:
     ----------
     model
         A model object (returned as it is), a folder written by ``model.save()``, the name of a published checkpoint,
-        ``"hf:organisation/name"`` with an optional ``@revision``, or a folder or file as the original authors publish it (scGPT,
-        Geneformer, scTranslator), which is converted once and kept: see :func:`sclm.models.foreign.load_foreign`.
+        ``"hf:organisation/name"`` with an optional ``@revision``, a family that needs no training (``"marker-lists"``), or a folder
+        or file as the original authors publish it (scGPT, Geneformer, scTranslator), which is converted once and kept: see
+        :func:`sclm.models.foreign.load_foreign`.
 
     Returns
     -------
@@ -144,6 +149,8 @@ def load(model: str | Path | Family) -> Family:
         folder = Path(name)
     elif name in FAMILIES:
         cls = family_class(name)
+        if hasattr(cls, "ready"):  # needs no training
+            return cls.ready()
         if "fit" not in {attribute for base in cls.__mro__ if base is not Base for attribute in vars(base)}:
             raise ValueError(
                 f"{name!r} reads published models: pass the folder of one, or its name on the hub, 'hf:organisation/name'."
