@@ -6,6 +6,8 @@ knn: broad types of one study named by the ten nearest cells of another (pbmc3k 
 encoders that were trained here without labels on further studies (encoder_sets.py), the same networks with random weights, principal
 components of log-normalised variable genes of the reference, and beside them sclm's logistic regression. No setting was chosen on
 these pairs.
+
+integration: three studies in one space (embed_integration.py): purity of types and mixing of studies.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from embed_integration import integration
 from encoder_sets import FAMILIES, REAL_DATA, encoder, labelled, random_encoder
 
 PAIRS = [("pbmc3k", "pbmc_facs"), ("pbmc3k", "kang"), ("pbmc_facs", "pbmc3k")]
@@ -102,7 +105,7 @@ def knn(args: argparse.Namespace) -> None:
             print(f"| {name} | {' | '.join(cells_of)} |", flush=True)
 
 
-SECTIONS = {"knn": knn}
+SECTIONS = {"knn": knn, "integration": integration}
 
 
 def main() -> None:

@@ -199,7 +199,7 @@ def _run(
         if len(names):
             of = names.get_indexer(pd.Index(cells.obs[config.batch_key].astype(str))).astype(np.int64)
         absent = None
-        if config.objective == "masking" and config.absent:
+        if config.absent and not config.include_zeros:
             n = round(config.absent * config.mask_ratio * int(tokens.ids.lengths.max()))
             absent = draw_absent(counts, columns, n, pad_id, generator)
         return hide(tokens, of, config, pad_id=pad_id, generator=generator, absent=absent)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from sclm.cells import Cells, CellSource, GeneMatch, GeneVocabulary
 
-logger = logging.getLogger(__name__)
+_PANEL_SHARE = 0.1  # of the genes that a model with zeros reads, which the data must hold
 
 
 class ScGPT(EncoderFamily):
@@ -224,6 +223,11 @@ class ScGPT(EncoderFamily):
         panel = self.network.panel
         if panel is not None:
             ids = np.intersect1d(ids, panel.cpu().numpy())
+            if ids.size < _PANEL_SHARE * len(panel):
+                raise ValueError(
+                    f"the model reads {len(panel):,} genes that were chosen when it was trained, and the data hold {ids.size:,} of them. "
+                    "Pass data of the same kind, or train on these."
+                )
         places = np.full(len(self.vocabulary) + 1, -1, np.int64)
         places[ids] = np.arange(ids.size)
         columns = places[found]  # -1, unknown, is the last place: -1 again
@@ -247,7 +251,8 @@ class ScGPT(EncoderFamily):
         if values is None:
             raise ValueError("scGPT reads a value for each token, found none: make tokens with model.tokenise(cells).")
         batches = None if self._batch is None else self._batch.expand(len(ids))
-        return self.network.inputs(ids, values, real, batches=batches)[0]
+        flags = None if self.network.perturbed is None else torch.zeros_like(ids)  # nothing is perturbed
+        return self.network.inputs(ids, values, real, batches=batches, flags=flags)[0]
 
     def pool(
         self, states: torch.Tensor, ids: torch.Tensor, values: torch.Tensor | None, real: torch.Tensor, pooling: str

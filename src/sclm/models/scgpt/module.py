@@ -124,7 +124,7 @@ class ScGPTModule(pl.LightningModule):
         batches = batch.batches if self.config.batches else None
         found = self.network(batch.ids, batch.shown, batch.real, batches=batches)
         if self.config.objective == "integration":
-            return integration_loss(found, batch, self.config)
+            return integration_loss(self.network, found, batch, self.config)
         unit = uniform_variance(self.config)
         loss = masking_loss(self.network, found, batch) / unit
         if self.config.generative:
@@ -137,13 +137,25 @@ def masking_loss(network: ScGPTNetwork, found: Outputs, batch: Batch) -> torch.T
     loss = masked_mse(_there(found.expression), batch.values, batch.hidden)
     if found.mvc is None:
         return loss
-    predicted, target, mask = found.mvc, batch.values, batch.hidden
-    if batch.absent.shape[1]:
-        lacked = network.decoders["mvc"](found.cell, network.genes(batch.absent))[0]  # (B, M)
-        predicted = torch.cat([predicted, lacked], dim=1)
-        target = torch.cat([target, torch.zeros_like(lacked)], dim=1)
-        mask = torch.cat([mask, batch.absent.ne(network.pad_id)], dim=1)
+    predicted, _, target, mask = told_by_cells(network, found, batch)
     return loss + masked_mse(predicted, target, mask)
+
+
+def told_by_cells(
+    network: ScGPTNetwork, found: Outputs, batch: Batch
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
+    """What cells' vectors have to tell: predicted values, probabilities of being expressed, true values, and which count.
+
+    All (B, L + M): the tokens, of which the hidden ones count, and then genes that the cells lack, whose value is 0.
+    """
+    predicted, expressed, target, mask = _there(found.mvc), found.mvc_expressed, batch.values, batch.hidden
+    if batch.absent.shape[1]:
+        lacked, lacked_expressed = network.from_cells(found.cell, network.genes(batch.absent), batch.batches)
+        predicted, target = torch.cat([predicted, lacked], dim=1), torch.cat([target, torch.zeros_like(lacked)], dim=1)
+        mask = torch.cat([mask, batch.absent.ne(network.pad_id)], dim=1)
+        if expressed is not None and lacked_expressed is not None:
+            expressed = torch.cat([expressed, lacked_expressed], dim=1)
+    return predicted, expressed, target, mask
 
 
 def draw_absent(
@@ -175,15 +187,14 @@ def draw_absent(
     return np.where(np.take_along_axis(expressed, drawn, axis=1), pad_id, ids[drawn]).astype(np.int64)
 
 
-def integration_loss(found: Outputs, batch: Batch, config: ScGPTConfig) -> torch.Tensor:
+def integration_loss(network: ScGPTNetwork, found: Outputs, batch: Batch, config: ScGPTConfig) -> torch.Tensor:
     """Errors and likelihoods of hidden values from states (GEP) and vectors (GEPC), elastic similarity, guess of the batch (DAB)."""
-    target, hidden = batch.values, batch.hidden
-    errors = masked_mse(_there(found.expression), target, hidden) + masked_mse(_there(found.mvc), target, hidden)
-    unlikely = expressed_nll(_there(found.expressed), target, hidden) + expressed_nll(
-        _there(found.mvc_expressed), target, hidden
-    )
+    predicted, expressed, target, mask = told_by_cells(network, found, batch)
+    errors = masked_mse(_there(found.expression), batch.values, batch.hidden) + masked_mse(predicted, target, mask)
+    unlikely = expressed_nll(_there(expressed), target, mask)
+    unlikely = unlikely + expressed_nll(_there(found.expressed), batch.values, batch.hidden)
     loss = errors / uniform_variance(config) + config.zero_weight * unlikely
-    if len(target) > 1:
+    if len(found.cell) > 1:
         loss = loss + config.similarity_weight * elastic_similarity(found.cell, _SIMILARITY)
     return loss + config.adversary_weight * functional.cross_entropy(_there(found.batches), batch.batches)
 

@@ -308,17 +308,23 @@ class ScGPTNetwork(nn.Module):
         elif self.config.expression == "affine":
             found["expression"] = heads["expression"](states, values)
         if "mvc" in heads:
-            if labels is None:
-                whole, asked = cell, genes
-            else:
-                whole = torch.cat([cell, labels[:, 0]], dim=-1)  # the batch, and the modality of position 0
-                asked = genes if self.modalities is None else torch.cat([genes, labels], dim=-1)
+            asked = genes if self.modalities is None or labels is None else torch.cat([genes, labels], dim=-1)
+            whole = (
+                cell if labels is None else torch.cat([cell, labels[:, 0]], dim=-1)
+            )  # and the modality of position 0
             found["mvc"], found["mvc_expressed"] = heads["mvc"](whole, asked)
         if "classes" in heads:
             found["classes"] = heads["classes"](cell)
         if "adversary" in heads:
             found["batches"] = heads["adversary"](reversed_gradient(cell))
         return Outputs(states, cell, **found)
+
+    def from_cells(
+        self, cell: torch.Tensor, genes: torch.Tensor, batches: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Values (B, M) of any genes (B, M, D), and probabilities of being expressed, from vectors of cells (B, D) and their batch (B,)."""
+        whole = cell if self.batches is None else torch.cat([cell, self.batches(batches)], dim=-1)
+        return self.decoders["mvc"](whole, genes)
 
     def _labels(
         self, states: torch.Tensor, batches: torch.Tensor | None, modalities: torch.Tensor | None
