@@ -12,10 +12,11 @@ from sclm.evidence.nulls import GeneNull, NullTest, benjamini_hochberg, matched_
 from sclm.evidence.permutations import PermutationTest, mean_shift_test, permutation_test
 from sclm.evidence.plausibility import PlausibilityGuard
 from sclm.evidence.profiles import judge_profiles, moved_counts
-from sclm.evidence.voting import consensus, over_cluster
+from sclm.evidence.voting import Ballots, consensus, over_cluster
 
 __all__ = [
     "BackOff",
+    "Ballots",
     "Coverage",
     "GeneNull",
     "NullTest",

@@ -20,6 +20,103 @@ _CELLS_A_CLUSTER = 50
 _FITTED_ON = 20_000
 
 
+class Ballots:
+    """Votes and probabilities of groups of cells, gathered block by block.
+
+    The group's type is the one that most of its cells have as their own, ties going to the higher mean probability; with
+    ``min_confidence`` it is the ontology back-off of the mean probabilities.
+
+    Parameters
+    ----------
+    groups
+        (n_cells,) name of each cell's group; None for cells of no group.
+    n_types
+        Number of types.
+    """
+
+    def __init__(self, groups: np.ndarray, n_types: int) -> None:
+        self.grouped = np.array([g is not None for g in groups], dtype=bool)
+        names, codes = np.unique(np.asarray(groups)[self.grouped].astype(str), return_inverse=True)
+        self._codes = np.full(len(groups), -1, dtype=np.int64)
+        self._codes[self.grouped] = codes
+        self._sum = np.zeros((len(names), n_types))
+        self._votes = np.zeros((len(names), n_types))
+        self._size = np.zeros(len(names))
+
+    def add(self, cells: slice, probabilities: np.ndarray, best: np.ndarray, filled: np.ndarray) -> None:
+        """Add a block of cells.
+
+        Parameters
+        ----------
+        cells
+            Where the block lies among all cells.
+        probabilities
+            (n_block, n_types).
+        best
+            (n_block,) column of each cell's own type.
+        filled
+            (n_block,) bool; other cells do not vote.
+        """
+        codes = self._codes[cells]
+        voting = filled & (codes >= 0)
+        member = sparse.csr_matrix(
+            (voting.astype(np.float64), (np.maximum(codes, 0), np.arange(len(codes)))),
+            shape=(len(self._size), len(codes)),
+        )
+        self._sum += member @ probabilities
+        self._size += np.asarray(member.sum(axis=1)).ravel()
+        np.add.at(self._votes, (codes[voting], best[voting]), 1.0)
+
+    def count(
+        self, labels: Sequence[str], term_ids: Sequence[str], ontology: Ontology, min_confidence: float | None
+    ) -> dict[str, np.ndarray]:
+        """The answers.
+
+        Parameters
+        ----------
+        labels, term_ids
+            n_types names and ontology ids.
+        ontology
+            Where the ids come from.
+        min_confidence
+            Threshold of the back-off, or None.
+
+        Returns
+        -------
+        As :func:`consensus`, (n_cells,) each; ``"unknown"``, 0 and NaN for cells of no group.
+        """
+        n_groups = len(self._size)
+        size = np.maximum(self._size, 1.0)
+        mean = self._sum / size[:, None]  # (n_groups, n_types)
+        if min_confidence is None:
+            # Votes are whole numbers and mean probabilities at most 1: half of them breaks ties and nothing else.
+            winner = (self._votes + 0.5 * mean).argmax(axis=1)
+            label, term = np.array(labels, dtype=object)[winner], np.array(term_ids, dtype=object)[winner]
+            confidence = mean[np.arange(n_groups), winner]
+        else:
+            label, term, confidence = back_off(mean, labels, term_ids, ontology, min_confidence)
+        place = {t: i for i, t in enumerate(term_ids) if t in ontology}
+        agree = np.zeros(n_groups)
+        for g in range(n_groups):
+            below = np.array(labels, dtype=object) == label[g]
+            if term[g] in ontology:
+                below[[place[t] for t in ontology.descendants(term[g]) if t in place]] = True
+            agree[g] = self._votes[g][below].sum()
+        nobody = self._size == 0
+        answers = {
+            "label": np.where(nobody, UNKNOWN, label),
+            "ontology_term_id": np.where(nobody, UNKNOWN, term),
+            "confidence": np.where(nobody, 0.0, confidence).astype(np.float64),
+            "vote_fraction": agree / size,
+        }
+        empty = {"label": UNKNOWN, "ontology_term_id": UNKNOWN, "confidence": 0.0, "vote_fraction": np.nan}
+        found = {}
+        for name, values in answers.items():
+            found[name] = np.full(len(self._codes), empty[name], dtype=values.dtype)
+            found[name][self.grouped] = values[self._codes[self.grouped]]
+        return found
+
+
 def consensus(
     probabilities: np.ndarray,
     groups: np.ndarray,
@@ -54,39 +151,9 @@ def consensus(
     ``label``, ``ontology_term_id``, ``confidence`` (mean probability of the answer over the group) and ``vote_fraction``
     (share of the group's cells whose own type is the answer or lies below it), each (n_cells,).
     """
-    _, codes = np.unique(groups.astype(str), return_inverse=True)
-    n_groups, n_types = codes.max() + 1, probabilities.shape[1]
-    member = sparse.csr_matrix(
-        (filled.astype(np.float64), (codes, np.arange(len(codes)))), shape=(n_groups, len(codes))
-    )
-    size = np.maximum(np.asarray(member.sum(axis=1)).ravel(), 1.0)
-    mean = (member @ probabilities) / size[:, None]  # (n_groups, n_types)
-    best = probabilities.argmax(axis=1)
-    votes = np.zeros((n_groups, n_types))
-    np.add.at(votes, (codes[filled], best[filled]), 1.0)
-
-    if min_confidence is None:
-        # Votes are whole numbers and mean probabilities at most 1: half of them breaks ties and nothing else.
-        winner = (votes + 0.5 * mean).argmax(axis=1)
-        label, term = np.array(labels, dtype=object)[winner], np.array(term_ids, dtype=object)[winner]
-        confidence = mean[np.arange(n_groups), winner]
-    else:
-        label, term, confidence = back_off(mean, labels, term_ids, ontology, min_confidence)
-    agree = np.zeros(n_groups)
-    for g in range(n_groups):
-        below = [
-            lab == label[g] or (t in ontology and term[g] in ontology.ancestors(t))
-            for lab, t in zip(labels, term_ids, strict=True)
-        ]
-        agree[g] = votes[g][np.array(below)].sum()
-    nobody = np.asarray(member.sum(axis=1)).ravel() == 0
-    label, term = np.where(nobody, UNKNOWN, label), np.where(nobody, UNKNOWN, term)
-    return {
-        "label": label[codes],
-        "ontology_term_id": term[codes],
-        "confidence": np.where(nobody, 0.0, confidence)[codes].astype(np.float64),
-        "vote_fraction": (agree / size)[codes],
-    }
+    ballots = Ballots(groups, probabilities.shape[1])
+    ballots.add(slice(0, len(groups)), probabilities, probabilities.argmax(axis=1), filled)
+    return ballots.count(labels, term_ids, ontology, min_confidence)
 
 
 def over_cluster(source: CellSource, *, seed: int) -> np.ndarray:

@@ -12,12 +12,14 @@ from tqdm import tqdm
 
 from sclm import models, results
 from sclm.cells import read_cells
-from sclm.evidence import back_off, consensus, over_cluster
+from sclm.evidence import over_cluster
 from sclm.evidence.backoff import UNKNOWN
 from sclm.knowledge import Ontology
 from sclm.models.contract import Annotator
+from sclm.tl._annotate_answers import Gatherer, vocabulary_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import anndata
@@ -43,6 +45,8 @@ def annotate(
     reference_layer: str | None = None,
     reference_gene_key: str | None = None,
     invert_log1p: bool = False,
+    candidates: Sequence[str] | None = None,
+    under: str | None = None,
     min_confidence: float | None = None,
     groupby: str | None = None,
     majority_voting: bool = False,
@@ -56,13 +60,17 @@ def annotate(
     With ``reference=`` a family is trained on the labelled cells first, on the genes that both share; with a trained model
     it is used as it is. Labels of a reference are resolved to ontology terms; those that are no term keep their own name.
 
+    Open-vocabulary models (``"marker-lists"``, ``"onclass"``, ``"pagerank-voting"``, ``"hierarchical"``, ``"celltosg"``, ``"cell2sentence"``)
+    choose among all terms of the ontology, also those that no reference cell had. ``sclm.tl.annotate(adata, "marker-lists")`` needs
+    neither training nor reference.
+
     Parameters
     ----------
     adata
         Cells with raw counts; CSR, CSC or dense, in memory, a view, backed or Dask.
     model
         A trained model, its folder, a published name, ``"hf:organisation/name"``, or with ``reference=`` the name of the
-        family to train: ``"logistic"`` (default), ``"knn"``, ``"mean"``, ``"majority"``. An encoder (``"scgpt"``, ``"geneformer"``)
+        family to train: ``"logistic"`` (default), ``"knn"``, ``"mean"``, ``"majority"``, ``"onclass"`` and more. An encoder (``"scgpt"``, ``"geneformer"``)
         is taught its names first: ``sclm.train("scgpt", reference, label_key=..., base=...)``.
     reference
         Labelled cells with raw counts.
@@ -80,6 +88,11 @@ def annotate(
         Column of ``reference.var`` with symbols or Ensembl ids; ``.var_names`` where None.
     invert_log1p
         Turn log1p-normalised counts back, where that is exact, in the data and in the reference.
+    candidates
+        For open-vocabulary models: names, ids or synonyms of the cell types that may be answered. None: those of the model, by default
+        every term of the Cell Ontology below "cell".
+    under
+        For open-vocabulary models: only cell types below this term, and itself, for example ``"lymphocyte"``.
     min_confidence
         Threshold in (0, 1] for ontology back-off: the label becomes the most specific ontology term whose summed
         probability reaches it, and ``"unknown"`` where not even a child of the root does. At 0.5 or below, that can be a
@@ -115,7 +128,9 @@ def annotate(
         With a consensus: each cell's own type, and the share of the group that agrees with the consensus (NaN for cells
         without a group or without counts).
     ``.obsm["sclm_cell_type_probabilities"]`` : float32 (n_obs, n_types)
-        Calibrated probabilities, columns in ``.uns["sclm_cell_type"]["categories"]``.
+        Calibrated probabilities, columns in ``.uns["sclm_cell_type"]["categories"]``. Of more than 256 types, those get a column that are
+        a cell's answer or reach a probability of 0.01 in some cell, and probabilities below 0.001 are written as 0; how many types
+        and how much probability that leaves out is in ``.uns["sclm_cell_type"]["left_out"]``. Back-off and consensus see all of it.
     ``.uns["sclm_cell_type"]`` : dict
         The record: tool, model, parameters, seed, categories and their ids, gene overlap, ontology version, and with a
         reference how its labels were resolved.
@@ -124,6 +139,8 @@ def annotate(
     ------
     ValueError
         If the counts are not raw, the genes do not overlap, or an argument is out of range. The AnnData is unchanged.
+    TypeError
+        If ``candidates`` or ``under`` is given to a model that names the types of its reference only.
     KeyError
         If a column or layer does not exist.
 
@@ -163,20 +180,12 @@ def annotate(
         layer=reference_layer,
         gene_key=reference_gene_key,
         invert_log1p=invert_log1p,
+        asked={"candidates": candidates, "under": under},
         seed=seed,
     )
+    options = vocabulary_options(annotator, candidates, under)
     match = annotator.match(source.genes)
     logger.info("genes: %s", match.summary())
-
-    parts = []
-    with tqdm(total=source.n_cells, desc="annotate", unit=" cells", delay=2, leave=False) as bar:
-        for cells in source.blocks(batch_size):
-            parts.append(annotator.annotate(cells))
-            bar.update(len(cells.obs))
-    table = pd.concat([p.table for p in parts])
-    categories = parts[0].categories
-    has_set = parts[0].probabilities is not None
-    probabilities = np.concatenate([p.probabilities for p in parts]) if has_set else None
 
     groups = None
     if groupby is not None:
@@ -186,7 +195,12 @@ def annotate(
         groups = np.where(there, names, np.full(len(names), None, dtype=object))  # None: no group
     elif majority_voting:
         groups = over_cluster(source, seed=seed)
-    answer = _decide(table, probabilities, categories, groups, min_confidence)
+    gatherer = Gatherer(groups, min_confidence, Ontology.load("cl"))
+    with tqdm(total=source.n_cells, desc="annotate", unit=" cells", delay=2, leave=False) as bar:
+        for cells in source.blocks(batch_size):
+            gatherer.add(annotator.annotate(cells, **options))
+            bar.update(len(cells.obs))
+    table, answer, probabilities, categories, left_out = gatherer.finish()
 
     empty = int((table["label"] == UNKNOWN).sum())
     if empty:
@@ -210,6 +224,8 @@ def annotate(
             "reference_layer": reference_layer,
             "reference_gene_key": reference_gene_key,
             "invert_log1p": invert_log1p,
+            "candidates": options.get("candidates"),
+            "under": under,
             "min_confidence": min_confidence,
             "groupby": groupby,
             "majority_voting": majority_voting,
@@ -219,6 +235,7 @@ def annotate(
         category_ontology_term_ids=categories["ontology_term_id"].tolist(),
         genes={"matched": match.matched, "in_model": match.in_model, "in_data": match.in_data},
         ontology=_ontology(annotator),
+        **({"left_out": left_out} if left_out else {}),
         **_facts(annotator),
     )
     target = adata.copy() if copy and not adata.isbacked else adata.to_memory() if copy else adata
@@ -249,6 +266,7 @@ def _annotator(
     layer: str | None,
     gene_key: str | None,
     invert_log1p: bool,
+    asked: dict[str, Any],
     seed: int,
 ) -> Any:
     """The trained model: loaded, or trained now on the genes that the reference and the data share."""
@@ -280,6 +298,7 @@ def _annotator(
     family = models.family_class(model)
     if not hasattr(family, "annotate"):
         raise ValueError(f"{model!r} does not annotate cells. Use e.g. 'logistic', the default.")
+    vocabulary_options(family, **asked)  # refused before training
     keys = [label_key] + ([batch_key] if batch_key else [])
     try:
         labelled = read_cells(reference, layer=layer, gene_key=gene_key, obs_keys=keys, invert_log1p=invert_log1p)
@@ -289,45 +308,6 @@ def _annotator(
         raise type(error)(re.sub(r"\b(layer|gene_key)=", r"reference_\1=", text)) from error
     options = {"batch_key": batch_key} if batch_key else {}
     return family.fit(labelled, label_key=label_key, genes=source.genes, seed=seed, **options)
-
-
-def _decide(
-    table: pd.DataFrame, probabilities: np.ndarray | None, categories: pd.DataFrame, groups: np.ndarray | None, min_confidence: float | None
-) -> dict[str, np.ndarray]:  # fmt: skip
-    """Labels after consensus and back-off; cells without counts stay unknown."""
-    own = table["label"].to_numpy(dtype=object)
-    answer = {
-        "label": own,
-        "ontology_term_id": table["ontology_term_id"].to_numpy(dtype=object),
-        "confidence": table["confidence"].to_numpy(dtype=np.float64),
-    }
-    if groups is None and min_confidence is None:
-        return answer
-    if probabilities is None:
-        raise ValueError("Back-off and consensus need a model with a label set; this one has none.")
-    labels, ids = categories["label"].tolist(), categories["ontology_term_id"].tolist()
-    filled = own != UNKNOWN
-    ontology = Ontology.load("cl")
-    if min_confidence is not None:
-        backed = back_off(probabilities.astype(np.float64), labels, ids, ontology, min_confidence)
-        answer["label"] = np.where(filled, backed.label, UNKNOWN)
-        answer["ontology_term_id"] = np.where(filled, backed.term_id, UNKNOWN)
-        answer["confidence"] = np.where(filled, backed.confidence, 0.0)
-    if groups is None:
-        return answer
-    # Cells without counts have nothing to vote with and stay unknown; cells without a group keep their own answer.
-    grouped = np.array([g is not None for g in groups], dtype=bool)
-    vote_fraction = np.full(len(own), np.nan)
-    if grouped.any():
-        voted = consensus(
-            probabilities[grouped], groups[grouped], filled[grouped], labels, ids, ontology, min_confidence
-        )
-        for name in answer:
-            values = answer[name].copy()
-            values[grouped] = np.where(filled[grouped], voted[name], values[grouped])
-            answer[name] = values
-        vote_fraction[grouped] = np.where(filled[grouped], voted["vote_fraction"], np.nan)
-    return {**answer, "vote_fraction": vote_fraction, "per_cell": own}
 
 
 def _ontology(annotator: Any) -> dict[str, str]:

@@ -56,18 +56,19 @@ class MarkerTable(NamedTuple):
         return np.log((1.0 + len(self.terms)) / (1.0 + often))
 
     def expected(self, ontology: Ontology, terms: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Profiles of terms, (C, V) float64, and which of them have markers of their own, (C,) bool.
+        """Profiles of terms, (C, V) float64, and how many markers of their own they have, (C,) int64.
 
         A term has its own markers in full, those of a term k steps above by half to the power of k; each times its weight.
         """
         place = {term: i for i, term in enumerate(self.terms)}
         index = {ontology.index(term): i for term, i in place.items() if term in ontology}
         rows, columns, values = [], [], []
-        own = np.zeros(len(terms), dtype=bool)
+        own = np.zeros(len(terms), dtype=np.int64)
+        many = np.bincount(self.marks[0], minlength=len(self.terms))
         for row, term in enumerate(terms):
             if term not in ontology:
                 continue
-            own[row] = term in place
+            own[row] = many[place[term]] if term in place else 0
             for above, steps in ontology.graph.steps_up(ontology.index(term)).items():
                 if above in index:
                     rows.append(row)

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from sclm.models.reference_cells import Reference
 
 _SHARPNESS = 20.0  # from cosines to the scale of logits
-_BORROWED = (
-    2.0  # logits that a term loses which has no markers of its own: its parent's are better called by the parent's name
-)
 _LEAST_GENES = 10  # marker genes that the data must hold
 
 
@@ -36,7 +33,8 @@ class MarkerLists(OpenAnnotator):
 
     The score of a term is the cosine of what the cell shows, :math:`w_g \log(1 + 10^4 c_g / \sum c)` over the marker genes of the graph,
     and what the term lets expect: its own markers and, less and less, those of the terms above it, times the same weights
-    :math:`w_g`, which are higher for genes that mark few terms. With a reference (:func:`sclm.train`) the mean of the reference is taken
+    :math:`w_g`, which are higher for genes that mark few terms. Terms of which more is known are likelier to be meant: a term with n
+    markers of its own is :math:`1 + n` times as probable beforehand. With a reference (:func:`sclm.train`) the mean of the reference is taken
     off first, and the temperature is fitted; the names that can be given stay the same.
     """
 
@@ -135,8 +133,7 @@ class MarkerLists(OpenAnnotator):
             if self._absent is not None:
                 profiles[:, self._absent] = 0.0
             length = np.linalg.norm(profiles, axis=1, keepdims=True)
-            prior = np.where(own & (length[:, 0] > 0), 0.0, -_BORROWED)
-            self._last_expected = (choice, profiles / np.where(length > 0, length, 1.0), prior)
+            self._last_expected = (choice, profiles / np.where(length > 0, length, 1.0), np.log1p(own))
         return self._last_expected[1:]
 
     def _scores(self, lognormal: sparse.csr_matrix, fill: np.ndarray | None, choice: Choice) -> np.ndarray:
@@ -157,13 +154,12 @@ class MarkerLists(OpenAnnotator):
         candidates: Sequence[str] | None = None,
         under: str | Sequence[str] | None = None,
     ) -> Annotation:
-        r"""Names for lists of genes, such as the markers of clusters.
+        """Names for lists of genes, such as the markers of clusters.
 
         Parameters
         ----------
         lists
-            Name of each list → genes by symbol or Ensembl id, strongest first; the order does not matter much: the k-th counts
-            :math:`1 / \log_2(k + 1)`.
+            Name of each list → genes by symbol or Ensembl id, in any order.
         candidates, under
             As in :meth:`annotate`.
 
@@ -186,9 +182,8 @@ class MarkerLists(OpenAnnotator):
             if isinstance(genes, str):
                 raise TypeError(f"each list must be a list of genes, found the text {genes[:40]!r}. Split it first.")
             ids = self.vocabulary.match(pd.Index(list(genes), dtype=object)).ids
-            for k, token in enumerate(ids):
-                if token >= 0 and place[token] >= 0:
-                    shown[row, place[token]] = max(shown[row, place[token]], 1.0 / np.log2(k + 2))
+            known = place[ids[ids >= 0]]
+            shown[row, known[known >= 0]] = 1.0
         filled = shown.any(axis=1)
         self._see(np.zeros(len(self.vocabulary), dtype=bool))
         scores = self._compare(shown[filled] * self._table.weights, choice)
