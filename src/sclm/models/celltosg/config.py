@@ -33,8 +33,8 @@ class CellToSGConfig(NeuralConfig):
     virtual_tokens: int = 8  # K
     graph_genes: int = 64  # expressed genes of a cell that the resampler looks at
     # -- anchor
-    anchor_epochs: int = 2
-    anchor_learning_rate: float = 1e-3
+    anchor_epochs: int = 8  # the preprint's pre-training is one long pass; small data need several
+    anchor_learning_rate: float = 3e-3
     # -- align
     align_epochs: int = 12
     align_learning_rate: float = 2e-3

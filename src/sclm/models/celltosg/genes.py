@@ -46,7 +46,7 @@ def choose_genes(
     source, rows
         The training cells.
     graph
-        Whose markers are kept wherever a hundredth of the cells, or ten, express them.
+        Whose markers are kept wherever cells express them.
     max_genes
         Most genes; markers beyond come on top.
     among
@@ -70,7 +70,7 @@ def choose_genes(
         sums += np.asarray(counts.sum(axis=0)).ravel()
     n = len(rows)
     variance = square / n - (total / n) ** 2
-    usable = expressed >= min(10, max(1, n // 100))
+    usable = expressed >= (2 if n >= 20 else 1)
     if among is not None:
         usable &= among
     order = np.argsort(-np.where(usable, variance, -1.0), kind="stable")[:max_genes]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sclm.knowledge import KnowledgeGraph, Ontology
 
 _KIN = 6.0  # power of Lin similarity between terms that stand for each other
+_VIEW = 0.05  # of the profile's fit, for the probabilities that novelty is judged by, in rehearsal and in use alike
 _REHEARSED = 30  # cells of a type that plays the new one, and as many others
 
 
@@ -93,6 +94,17 @@ class Judge:
         return found
 
     @cached_property
+    def _kin(self) -> np.ndarray:
+        ids = list(self.terms)
+        return (self.ontology.similarity_matrix(ids, ids, "lin") ** _KIN).astype(np.float32)
+
+    def kinship(self, columns: np.ndarray, n_loose: int) -> np.ndarray:
+        """(m + U, m + U) float32 kinship of the answers: terms (m,) by row, then labels that are no term, alike to none."""
+        whole = np.eye(len(columns) + n_loose, dtype=np.float32)
+        whole[: len(columns), : len(columns)] = self._kin[np.ix_(columns, columns)]
+        return whole
+
+    @cached_property
     def _keys(self):
         return predict_keys(self.prototypes, self.lin, self.places, self.table.all)
 
@@ -112,9 +124,7 @@ class Judge:
     def probabilities(
         self,
         fit: Fit,
-        own: np.ndarray,
-        language: np.ndarray,
-        contrast: np.ndarray,
+        parts: Sequence[np.ndarray],
         weights: Weights,
         columns: np.ndarray,
         share: float,
@@ -123,10 +133,10 @@ class Judge:
 
         Parameters
         ----------
-        fit, own
+        fit
             From :meth:`look`.
-        language, contrast
-            (n, S) what the language model and the contrast say of the training types.
+        parts
+            (n, S) what language model, contrast, profiles and discriminant say of the training types.
         weights
             Fitted.
         columns
@@ -138,7 +148,8 @@ class Judge:
         -------
         (n, m + U) float64, rows sum to 1; the last U columns are the training types that are no term.
         """
-        seen = softmax(weights.seen.scores(language, contrast, own))
+        seen = softmax(weights.seen.scores(*parts))
+        own = parts[2]
         named = self.places >= 0
         result = np.zeros((len(own), len(columns) + int((~named).sum())))
         at = np.full(len(self.terms), -1, dtype=np.int64)
@@ -151,9 +162,10 @@ class Judge:
         if share > 0 and fresh.any():
             scores = np.full((len(own), len(self.terms)), -np.inf)
             scores[:, columns[fresh]] = open_scores(fit, self.prior, seen, self.lin**_KIN)[:, columns[fresh]]
-            chance = novelty(
-                novelty_features(scores, fit, self.places, self._own_view(own, weights)), weights.novelty, share
-            )
+            free = np.zeros(len(self.terms), dtype=bool)
+            free[columns[fresh]] = True
+            features = novelty_features(fit, self.prior, free, self.places, softmax(_VIEW * own))
+            chance = novelty(features, weights.novelty, share)
             new = softmax(scores[:, columns[fresh]])
             kept = result.sum(axis=1, keepdims=True)
             result = np.where(kept > 0, result / np.maximum(kept, 1e-12), 0.0)
@@ -163,19 +175,13 @@ class Judge:
         total = result.sum(axis=1, keepdims=True)
         return np.where(total > 0, result / np.maximum(total, 1e-12), 1.0 / result.shape[1])
 
-    def _own_view(self, own: np.ndarray, weights: Weights) -> np.ndarray:
-        """(n, S) probabilities by the profile alone: what novelty is judged by, in rehearsal and in use."""
-        return softmax(max(weights.seen.profile, 0.02) * own)
-
-    def rehearse(self, lognormal: sparse.csr_matrix, codes: np.ndarray, seen: SeenWeights, seed: int) -> np.ndarray:
+    def rehearse(self, lognormal: sparse.csr_matrix, codes: np.ndarray, seed: int) -> np.ndarray:
         """Weights of novelty: each training type in turn plays the new one, its cells, its markers and its prototype withheld.
 
         Parameters
         ----------
         lognormal, codes
             (n, G) training cells and (n,) their types.
-        seen
-            Whose weight of the profile is used.
         seed
             Of the cells that are looked at.
 
@@ -206,11 +212,11 @@ class Judge:
             fit = fit_terms(z, keys, signatures)
             fits = z @ prototypes.means.T - 0.5 * np.einsum("sg,sg->s", prototypes.means, prototypes.means)[None, :]
             fits[:, places < 0] = -np.inf
-            view = softmax(max(seen.profile, 0.02) * fits)
-            scores = open_scores(fit, self.prior, view, self.lin**_KIN)
-            scores[:, places[places >= 0]] = -np.inf
-            features.append(novelty_features(scores, fit, places, view))
+            view = softmax(_VIEW * fits)
+            free = np.ones(len(self.terms), dtype=bool)
+            free[places[places >= 0]] = False
+            features.append(novelty_features(fit, self.prior, free, places, view))
             new.append(np.arange(len(rows)) < len(rows) - len(shown))
         if not features:
-            return np.array([-5.0, 0.0, 0.0, 0.0])
+            return fit_novelty(np.zeros((0, 4)), np.zeros(0, dtype=bool))
         return fit_novelty(np.concatenate(features), np.concatenate(new))

@@ -14,6 +14,7 @@ from sclm.cells import Cells, log_normalise
 from sclm.evidence import ReferenceSpace, softmax
 from sclm.knowledge import Ontology
 from sclm.models.celltosg.answers import Answers
+from sclm.models.celltosg.discriminant import Discriminant
 from sclm.models.celltosg.evidence import Prototypes
 from sclm.models.celltosg.fitting import Trainer, check_stages
 from sclm.models.celltosg.genes import GeneTable, aligned, choose_genes
@@ -162,10 +163,14 @@ def _weigh(
     null = answers.null()
     truth = labels.codes[scored]
     own = judge.own(counts[scored])
-    weights = SeenWeights.fit(language - null, contrast, own, truth)
-    seen = softmax(weights.scores(language - null, contrast, own))
-    turned = judge.rehearse(lognormal[train], labels.codes[train], weights, seed)
-    final = Prototypes.fit(lognormal, labels.codes, n_types)
+    split = Discriminant.fit(lognormal[train], labels.codes[train], n_types).scores(lognormal[scored])
+    parts = (language - null, contrast, own, split)
+    weights = SeenWeights.fit(*parts, truth=truth)
+    seen = softmax(weights.scores(*parts))
+    turned = judge.rehearse(lognormal[train], labels.codes[train], seed)
+    every = np.arange(len(labels.codes)) if len(labels.codes) <= _PROTOTYPED else np.union1d(train, scored)
+    final = Prototypes.fit(lognormal[every], labels.codes[every], n_types)
+    discriminant = Discriminant.fit(lognormal[every], labels.codes[every], n_types)
     space = ReferenceSpace.fit(lognormal[train], lognormal[scored], n_components=_COMPONENTS, seed=seed)
     majority = np.bincount(labels.codes[~held], minlength=n_types).argmax()
     card = {
@@ -173,12 +178,15 @@ def _weigh(
         "held_out_accuracy_of_the_language_model": round(float(((language - null).argmax(axis=1) == truth).mean()), 4),
         "held_out_accuracy_of_the_contrast": round(float((contrast.argmax(axis=1) == truth).mean()), 4),
         "held_out_accuracy_of_the_prototypes": round(float((own.argmax(axis=1) == truth).mean()), 4),
+        "held_out_accuracy_of_the_discriminant": round(float((split.argmax(axis=1) == truth).mean()), 4),
         "held_out_accuracy_of_the_majority_type": round(float((truth == majority).mean()), 4),
     }
     arrays = {
         "scale": table.scale,
         "share": table.share,
         **{f"prototypes.{k}": v for k, v in final._asdict().items()},
+        **{f"discriminant.{k}": v for k, v in discriminant._asdict().items()},
+        "mean": np.asarray(lognormal[every].mean(axis=0)).ravel().astype(np.float32),
         "seen": np.array(weights, dtype=np.float64),
         "novelty": np.asarray(turned, dtype=np.float64),
         "null": null,

@@ -20,38 +20,43 @@ if TYPE_CHECKING:
 # Weights of an answer that no training cell has: of the profile, the texts, the markers, the usage prior, and of kinship with the
 # training types that the cell resembles. Chosen once, on leave-types-out splits of blood and pancreas cells.
 OPEN_WEIGHTS = np.array([0.03, 0.4, 0.3, 1.0, 0.5])
+# Of a constant, the gain of the best new term, the fit of the training types, their indecision: from the same splits.
+NOVELTY_WEIGHTS = np.array([-1.3, 0.67, -0.1, 0.66])
 _KINSHIP_FLOOR = 1e-3
-_PRIOR_STRENGTH = 1.0  # of weights towards their defaults, in cells
+_RIVAL = -4.0  # log usage
+_PRIOR_STRENGTH = 10.0  # of weights towards their defaults, in cells
 
 
 class SeenWeights(NamedTuple):
-    """Weights of the language model's score, the contrast and the profile among the training types; temperature included."""
+    """Weights of what is said of the training types: by the language model, the contrast, the profiles, the discriminant."""
 
     language: float
     contrast: float
     profile: float
+    discriminant: float
 
-    def scores(self, language: np.ndarray, contrast: np.ndarray, profile: np.ndarray) -> np.ndarray:
-        """(n, S) scores whose softmax are the probabilities."""
-        return self.language * language + self.contrast * contrast + self.profile * profile
+    def scores(self, *parts: np.ndarray) -> np.ndarray:
+        """(n, S) scores whose softmax are the probabilities; four `parts` (n, S) in the order of the weights."""
+        return sum(w * part for w, part in zip(self, parts, strict=True))  # type: ignore[return-value]
 
     @classmethod
-    def fit(cls, language: np.ndarray, contrast: np.ndarray, profile: np.ndarray, truth: np.ndarray) -> SeenWeights:
-        """Weights under which held-out cells (n,) are most likely, not negative; pulled a little towards small ones."""
-        parts = np.stack([language, contrast, profile], axis=2).astype(np.float64)  # (n, S, 3)
-        parts = parts - parts.mean(axis=1, keepdims=True)
-        unit = np.maximum(parts.std(axis=(0, 1)), 1e-6)
+    def fit(cls, *parts: np.ndarray, truth: np.ndarray) -> SeenWeights:
+        """Weights under which held-out cells (n,) are most likely, not negative; pulled towards the discriminant alone."""
+        whole = np.stack(parts, axis=2).astype(np.float64)  # (n, S, 4)
+        whole = whole - whole.mean(axis=1, keepdims=True)
+        unit = np.maximum(whole.std(axis=(0, 1)), 1e-6)
+        scaled = whole / unit
         rows = np.arange(len(truth))
+        first = np.array([0.0, 0.0, 0.0, unit[3]])  # as the discriminant was fitted
 
         def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-            scaled = parts / unit
             p = softmax(scaled @ weights)
             gap = np.einsum("nsk,ns->nk", scaled, p) - scaled[rows, truth]
             value = -np.log(np.maximum(p[rows, truth], 1e-12)).mean()
             pull = _PRIOR_STRENGTH / len(truth)
-            return value + pull * (weights**2).sum() / 2, gap.mean(axis=0) + pull * weights
+            return value + pull * ((weights - first) ** 2).sum() / 2, gap.mean(axis=0) + pull * (weights - first)
 
-        found = minimize(loss, np.ones(3), jac=True, bounds=[(0.0, 30.0)] * 3, method="L-BFGS-B").x
+        found = minimize(loss, first, jac=True, bounds=[(0.0, 30.0)] * 4, method="L-BFGS-B").x
         return cls(*(found / unit).tolist())
 
 
@@ -87,15 +92,19 @@ def open_scores(
     ).astype(np.float64)
 
 
-def novelty_features(open_: np.ndarray, fit: Fit, places: np.ndarray, seen: np.ndarray) -> np.ndarray:
+def novelty_features(
+    fit: Fit, prior: np.ndarray, fresh: np.ndarray, places: np.ndarray, seen: np.ndarray
+) -> np.ndarray:
     """What tells a cell of a new type from one of a type that is known.
 
     Parameters
     ----------
-    open_
-        (n, C) scores of terms without training cells, ``-inf`` at those with.
     fit
         Of the cells to all terms.
+    prior
+        (C,) usage of the terms: what hardly anybody answers is no rival.
+    fresh
+        (C,) bool terms without training cells that may be answered.
     places
         (S,) rows of the training types among the terms, -1 for types that are none.
     seen
@@ -103,35 +112,36 @@ def novelty_features(open_: np.ndarray, fit: Fit, places: np.ndarray, seen: np.n
 
     Returns
     -------
-    (n, 4) float64: a constant, how much better the best new term fits the profile than the training types expected, the same of
-    texts and markers, and how undecided the training types are.
+    (n, 4) float64: a constant, how much better the best new term fits than the training types that are expected, how well these
+    fit, and how undecided they are.
     """
-    best = open_.argmax(axis=1)
-    rows = np.arange(len(best))
     own = places >= 0
     weight = seen[:, own] / np.maximum(seen[:, own].sum(axis=1, keepdims=True), 1e-12)
 
-    def gain(values: np.ndarray) -> np.ndarray:
-        return values[rows, best] - (weight * values[:, places[own]]).sum(axis=1)
+    def expected(values: np.ndarray) -> np.ndarray:
+        return (weight * values[:, places[own]]).sum(axis=1)
 
-    undecided = 1.0 - seen.max(axis=1)
-    profile = np.clip(gain(fit.profile) / 30.0, -4.0, 4.0)
-    return np.column_stack([np.ones(len(best)), profile, gain(fit.text) + gain(fit.markers), undecided])
+    whole = OPEN_WEIGHTS[0] * fit.profile + OPEN_WEIGHTS[1] * fit.text + OPEN_WEIGHTS[2] * fit.markers
+    rivals = fresh & (prior > _RIVAL) if (fresh & (prior > _RIVAL)).any() else fresh
+    gain = whole[:, rivals].max(axis=1) - expected(whole)
+    fitting = expected(fit.profile) / 30.0
+    parts = [np.clip(x, -6.0, 6.0) for x in (gain, fitting, 1.0 - seen.max(axis=1))]
+    return np.column_stack([np.ones(len(gain)), *parts]).astype(np.float64)
 
 
 def fit_novelty(features: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Weights (4,) of a logistic regression, classes equally heavy, shrunken."""
-    if new.all() or not new.any():
-        return np.array([-5.0, 0.0, 0.0, 0.0])
+    """Weights (4,) of a logistic regression, classes equally heavy, pulled towards :data:`NOVELTY_WEIGHTS`."""
+    if not len(new) or new.all() or not new.any():
+        return NOVELTY_WEIGHTS.copy()
     weight = np.where(new, 0.5 / new.sum(), 0.5 / (~new).sum())
 
     def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
         z = features @ w
         p = 1.0 / (1.0 + np.exp(-np.clip(z, -30, 30)))
-        value = (weight * np.logaddexp(0.0, np.where(new, -z, z))).sum() + 0.005 * (w[1:] ** 2).sum()
-        return value, features.T @ (weight * (p - new)) + 0.01 * np.concatenate([[0.0], w[1:]])
+        value = (weight * np.logaddexp(0.0, np.where(new, -z, z))).sum() + 0.05 * ((w - NOVELTY_WEIGHTS) ** 2).sum()
+        return value, features.T @ (weight * (p - new)) + 0.1 * (w - NOVELTY_WEIGHTS)
 
-    return minimize(loss, np.zeros(features.shape[1]), jac=True, method="L-BFGS-B").x
+    return minimize(loss, NOVELTY_WEIGHTS, jac=True, method="L-BFGS-B").x
 
 
 def novelty(features: np.ndarray, weights: np.ndarray, share: float) -> np.ndarray:

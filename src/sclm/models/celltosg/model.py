@@ -16,14 +16,16 @@ from sclm.evidence import ReferenceSpace
 from sclm.knowledge import KnowledgeGraph, Ontology
 from sclm.models.celltosg.answers import Answers
 from sclm.models.celltosg.config import STAGES, CellToSGConfig
-from sclm.models.celltosg.evidence import Prototypes
+from sclm.models.celltosg.discriminant import Discriminant
+from sclm.models.celltosg.evidence import Prototypes, lognormal_of
+from sclm.models.celltosg.explaining import explain
 from sclm.models.celltosg.graph_tensors import graph_tensors
 from sclm.models.celltosg.judging import Judge, Weights
 from sclm.models.celltosg.learning import learn
 from sclm.models.celltosg.mixture import SeenWeights, choose
 from sclm.models.celltosg.network import CellToSGNetwork, build_lm
-from sclm.models.celltosg.parts import make_encoder, make_names, places_of
-from sclm.models.contract import Annotation
+from sclm.models.celltosg.parts import load_graph, make_encoder, make_names, places_of
+from sclm.models.celltosg.reporting import report, sum_groups
 from sclm.models.labels import UNKNOWN
 from sclm.models.neural import NeuralFamily
 from sclm.nn import WordVocabulary, load_own_state
@@ -34,11 +36,11 @@ if TYPE_CHECKING:
     from sclm.cells import CellSource, GeneMatch
     from sclm.models.celltosg.encoding import Encoder
     from sclm.models.celltosg.module import Names
+    from sclm.models.contract import Annotation
 
 logger = logging.getLogger(__name__)
 
 _BLOCK = 256  # cells that all terms are compared with at a time
-_KIN = 6.0
 
 
 class CellToSG(NeuralFamily):
@@ -54,7 +56,7 @@ class CellToSG(NeuralFamily):
     graph
         Knowledge around the vocabulary's genes.
     arrays
-        Statistics of the training cells and weights of the answer: ``scale``, ``share``, ``prototypes.*``, ``seen``, ``novelty``,
+        Statistics of the training cells and weights of the answer: ``scale``, ``share``, ``prototypes.*``, ``discriminant.*``, ``mean``, ``seen``, ``novelty``,
         ``space.*``, ``null`` (what the language model says of the training types without a cell).
     """
 
@@ -224,12 +226,6 @@ class CellToSG(NeuralFamily):
         found = (self._arrays[f"space.{name}"] for name in ("genes", "components", "landmarks"))
         return ReferenceSpace(*found, self.config.space_scale)
 
-    @cached_property
-    def _lin(self) -> np.ndarray:
-        """(C, C) float32 kinship of all terms."""
-        ids = list(self.names.ids)
-        return (self.ontology.similarity_matrix(ids, ids, "lin") ** _KIN).astype(np.float32)
-
     # ------------------------------------------------------------------ use
 
     def match(self, genes: pd.Index) -> GeneMatch:
@@ -279,7 +275,7 @@ class CellToSG(NeuralFamily):
         if mode not in ("evidence", "names"):
             raise ValueError(f"mode must be 'evidence' or 'names', found {mode!r}.")
         counts, absent = self._counts(cells)
-        columns, loose = self._columns(candidates, under)
+        columns, loose = self.answers.columns(candidates, under, self.judge.places)
         filled = np.diff(counts.indptr) > 0
         labels = [self.ontology.name_of(self.names.ids[c]) for c in columns]
         ids = [self.names.ids[c] for c in columns]
@@ -292,14 +288,77 @@ class CellToSG(NeuralFamily):
         probabilities = np.full((len(filled), len(labels)), 1.0 / len(labels))
         best = np.zeros(len(filled), dtype=np.int64)
         rows = np.flatnonzero(filled)
-        kin = self._kinship(columns, len(loose))
+        kin = self.judge.kinship(columns, len(loose))
         for start in range(0, len(rows), _BLOCK):
             part = rows[start : start + _BLOCK]
             block = Cells(counts[part], pd.Index(self.vocabulary.tokens), cells.obs.iloc[part])
             p = self._block(block, absent, columns, kept, share, mode)
             probabilities[part] = p
             best[part] = choose(p, kin, self.config.answer_kinship if mode == "evidence" else 0.0)
-        return self._annotation(cells, counts, absent, filled, probabilities, best, labels, ids)
+        novelty = np.ones(len(filled))
+        if filled.any():
+            novelty[filled] = self._space.novelty(log_normalise(counts[filled]))
+        return report(self.ontology, cells.obs.index, filled, probabilities, best, novelty, labels, ids)
+
+    def annotate_groups(self, cells: Cells, groups: np.ndarray, **how: Any) -> Annotation:
+        """One answer a group: its counts are summed, and the sentence of the sum is that of the group's most remarkable genes.
+
+        Parameters
+        ----------
+        cells
+            Raw counts.
+        groups
+            (n,) name of each cell's group.
+        **how
+            As :meth:`annotate` takes them.
+
+        Returns
+        -------
+        An annotation with a row a group, in the order of their names. Fields of ``obs`` are those that all cells of a group share.
+        """
+        return self.annotate(sum_groups(cells, groups), **how)
+
+    def ask(self, cells: Cells, task: str = "cell_type") -> list[str]:
+        """Free answers of the language model to a question: ``"cell_type"``, ``"tissue"``, ``"disease"`` or ``"description"``.
+
+        Names of types in free text become terms by ``Ontology.resolve``. Cells without counts get an empty answer.
+        """
+        counts, _ = self._counts(cells)
+        filled = np.flatnonzero(np.diff(counts.indptr) > 0)
+        block = Cells(counts[filled], pd.Index(self.vocabulary.tokens), cells.obs.iloc[filled])
+        found = [""] * cells.n_cells
+        for row, text in zip(filled, self.answers.texts(block, task), strict=True):
+            found[row] = text
+        return found
+
+    def explain(self, cells: Cells, *, n_genes: int = 5, n_nodes: int = 3, seed: int = 0) -> pd.DataFrame:
+        """Which genes and nodes of the graph moved the answers: see :func:`~sclm.models.celltosg.explaining.explain`.
+
+        Parameters
+        ----------
+        cells
+            Raw counts; a few, since each shown gene is deleted once.
+        n_genes, n_nodes
+            Rows a cell.
+        seed
+            Of the comparison.
+
+        Returns
+        -------
+        One row a gene or node, with ``attention`` and ``effect``.
+        """
+        counts, absent = self._counts(cells)
+        filled = np.flatnonzero(np.diff(counts.indptr) > 0)
+        block = Cells(counts[filled], pd.Index(self.vocabulary.tokens), cells.obs.iloc[filled])
+        columns, loose = self.answers.columns(None, None, self.judge.places)
+        kept = np.arange(len(columns) + len(loose))
+        labels = [self.ontology.name_of(self.names.ids[c]) for c in columns] + [self.config.labels[s] for s in loose]
+        column_of = {int(node): i for i, node in enumerate(self._gene_nodes) if node >= 0}
+        return explain(
+            block, self.answers, self.graph.nodes["name"].to_numpy(dtype=object), column_of,
+            lambda some: self._block(some, absent, columns, kept, self.config.novel_share, "evidence"), labels,
+            n_genes=n_genes, n_nodes=n_nodes, seed=seed,
+        )  # fmt: skip
 
     def _block(
         self, block: Cells, absent: np.ndarray | None, columns: np.ndarray, kept: np.ndarray, share: float, mode: str
@@ -310,46 +369,14 @@ class CellToSG(NeuralFamily):
             p = np.concatenate([p, np.zeros((len(p), len(kept) - len(columns)))], axis=1)
             return p / np.maximum(p.sum(axis=1, keepdims=True), 1e-30)
         language, contrast = self.answers.types(block)
-        weights = Weights(SeenWeights(*self._arrays["seen"].tolist()), self._arrays["novelty"])
         fit, own = self.judge.look(block.counts, absent)
-        p = self.judge.probabilities(
-            fit, own, language - self._arrays["null"][None, :], contrast, weights, columns, share
-        )[:, kept]
+        lognormal = lognormal_of(block.counts, self._arrays["share"], absent)
+        fill = None if absent is None else np.where(absent, self._arrays["mean"], 0.0)
+        split = Discriminant(self._arrays["discriminant.weights"], self._arrays["discriminant.intercepts"])
+        parts = (language - self._arrays["null"][None, :], contrast, own, split.scores(lognormal, fill))
+        weights = Weights(SeenWeights(*self._arrays["seen"].tolist()), self._arrays["novelty"])
+        p = self.judge.probabilities(fit, parts, weights, columns, share)[:, kept]
         return p / np.maximum(p.sum(axis=1, keepdims=True), 1e-12)
-
-    def _annotation(
-        self,
-        cells: Cells,
-        counts: Any,
-        absent: np.ndarray | None,
-        filled: np.ndarray,
-        probabilities: np.ndarray,
-        best: np.ndarray,
-        labels: list[str],
-        ids: list[str],
-    ) -> Annotation:
-        novelty = np.ones(len(filled))
-        if filled.any():
-            novelty[filled] = self._space.novelty(log_normalise(counts[filled]))
-        confidence = np.zeros(len(filled))
-        for column in np.unique(best):
-            at = best == column
-            if ids[column] == UNKNOWN:
-                confidence[at] = probabilities[at, column]
-                continue
-            below = self.ontology.descendants(ids[column], include_self=True)
-            confidence[at] = probabilities[at][:, [i for i, t in enumerate(ids) if t in below]].sum(axis=1)
-        table = pd.DataFrame(
-            {
-                "label": np.where(filled, np.array(labels, dtype=object)[best], UNKNOWN),
-                "ontology_term_id": np.where(filled, np.array(ids, dtype=object)[best], UNKNOWN),
-                "confidence": np.where(filled, np.clip(confidence, 0.0, 1.0), 0.0),
-                "novelty": novelty,
-            },
-            index=cells.obs.index,
-        )
-        categories = pd.DataFrame({"label": labels, "ontology_term_id": ids})
-        return Annotation(table, probabilities.astype(np.float32), categories)
 
     def _counts(self, cells: Cells) -> tuple[Any, np.ndarray | None]:
         """Counts of the model's genes, and which of these the data lack (None: none)."""
@@ -360,22 +387,3 @@ class CellToSG(NeuralFamily):
         absent = np.ones(len(self.vocabulary.tokens), dtype=bool)
         absent[match.ids[match.ids >= 0]] = False
         return counts, absent if absent.any() else None
-
-    def _columns(self, candidates: Sequence[str] | None, under: str | None) -> tuple[np.ndarray, list[int]]:
-        """Rows of the terms that may be answered, and training types without a term that may be."""
-        return self.answers.columns(candidates, under, self.judge.places)
-
-    def _kinship(self, columns: np.ndarray, n_loose: int) -> np.ndarray:
-        kin = self._lin[np.ix_(columns, columns)]
-        if not n_loose:
-            return kin
-        whole = np.eye(len(columns) + n_loose, dtype=np.float32)
-        whole[: len(columns), : len(columns)] = kin
-        return whole
-
-
-def load_graph(graph: Any) -> KnowledgeGraph:
-    """A graph as an object, from its folder, or the one that comes with the package."""
-    if graph is None:
-        return KnowledgeGraph.default()
-    return graph if isinstance(graph, KnowledgeGraph) else KnowledgeGraph.load(graph)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sclm.knowledge import GeneIdentifiers
+from sclm.knowledge import GeneIdentifiers, KnowledgeGraph
 from sclm.models.celltosg.encoding import Encoder
 from sclm.models.celltosg.module import Names
 from sclm.models.celltosg.neighbourhood import Neighbourhood
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sclm.cells import GeneVocabulary
-    from sclm.knowledge import KnowledgeGraph, Ontology
+    from sclm.knowledge import Ontology
     from sclm.models.celltosg.config import CellToSGConfig
     from sclm.nn import PrefixLM
 
@@ -68,3 +68,10 @@ def make_names(ontology: Ontology, graph: KnowledgeGraph, lm: PrefixLM) -> Names
 def places_of(config: CellToSGConfig, names: Names) -> np.ndarray:
     """(S,) rows of the training types among the terms, -1 for those that are none."""
     return np.array([names.row_of.get(t, -1) for t in config.term_ids], dtype=np.int64)
+
+
+def load_graph(graph: Any) -> KnowledgeGraph:
+    """A graph as an object, from its folder, or the one that comes with the package."""
+    if graph is None:
+        return KnowledgeGraph.default()
+    return graph if isinstance(graph, KnowledgeGraph) else KnowledgeGraph.load(graph)
