@@ -107,7 +107,9 @@ class RidgeFit(NamedTuple):
         z -= centre
         weights, intercept = np.zeros((z.shape[1], targets.shape[1])), np.zeros(targets.shape[1])
         known = np.isfinite(targets)
-        done: dict[bytes, tuple[np.ndarray, ...]] = {}  # most proteins are measured in the same cells
+        done: dict[
+            bytes, tuple[np.ndarray, np.ndarray, np.ndarray]
+        ] = {}  # most proteins are measured in the same cells
         for p in range(targets.shape[1]):
             rows = known[:, p]
             if not rows.any():

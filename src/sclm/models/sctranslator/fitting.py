@@ -13,7 +13,7 @@ import torch
 
 from sclm.cells import GeneVocabulary, align
 from sclm.models.sctranslator.module import ROW, ScTranslatorModule, encoder
-from sclm.models.sctranslator.network import ScTranslatorConfig, ScTranslatorNetwork, translator_width
+from sclm.models.sctranslator.network import ScTranslatorConfig, ScTranslatorNetwork, cells_at_once, translator_width
 from sclm.models.sctranslator.vocabulary import match_names, protein_numbers, require_known
 from sclm.models.translator import Expectation, baseline_predictions, lognormal, own_columns, prepare_targets
 from sclm.nn import seeded
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_FINE_TUNING = {"learning_rate": 2e-4, "batch_size": 8, "max_epochs": 100}  # rate and epochs as in the original scripts
+_FINE_TUNING = {"learning_rate": 2e-4, "batch_size": 1, "max_epochs": 100}  # as in the original scripts
 _FIXED = ("gene_ids", "protein_ids", "gene_frame", "protein_frame", "translator_width", "width", "encoder_layers",
           "decoder_layers", "heads", "head_width", "features", "feed_forward", "padding", "scale")  # fmt: skip
 
@@ -93,12 +93,14 @@ def fit_sctranslator(
     here = np.zeros(len(vocabulary), dtype=bool)
     match = vocabulary.match(source.genes)
     here[match.ids[match.ids >= 0]] = True
-    encode = encoder(config, start.gene_ids, here, ids, real, scaled)
+    stopping = _stopping(learning, config.validation_share, seed)
+    noisy = learning & ~stopping if config.gene_dropout else None
+    encode = encoder(config, start.gene_ids, here, ids, real, scaled, noisy)
     numbered = copy.copy(source)  # the same cells; a batch finds its proteins by the row
     numbered.obs = pd.DataFrame({ROW: np.arange(source.n_cells)}, index=source.obs.index)
     data = CellDataModule(
         numbered, encode, vocabulary=vocabulary, batch_size=config.batch_size, rows=learning,
-        validation=_stopping(learning, config.validation_share, seed), min_share=0.0, seed=seed,
+        validation=stopping, min_share=0.0, seed=seed,
     )  # fmt: skip
     patience = config.patience if data.validation_rows.size else None
     report = fit(
@@ -108,7 +110,8 @@ def fit_sctranslator(
     network.eval()
 
     held = np.flatnonzero(targets.held_out)
-    predicted = _predict(network, data, held, encode, len(start.protein_ids)) * spread + centre
+    at_once = cells_at_once(config, len(vocabulary))
+    predicted = _predict(network, data, held, encode, len(start.protein_ids), at_once) * spread + centre
     counts = [
         align(source.read(rows), vocabulary, match=match, min_share=0.0)[0] for rows in (np.flatnonzero(learning), held)
     ]
@@ -243,10 +246,12 @@ def _frame(config: ScTranslatorConfig, protein_ids: np.ndarray) -> tuple[np.ndar
 
 
 @torch.inference_mode()
-def _predict(network: ScTranslatorNetwork, data: CellDataModule, rows: np.ndarray, encode: Any, n: int) -> np.ndarray:
+def _predict(
+    network: ScTranslatorNetwork, data: CellDataModule, rows: np.ndarray, encode: Any, n: int, at_once: int
+) -> np.ndarray:
     """(len(rows), P) of the network's outputs."""
     found = []
-    for start in range(0, len(rows), 64):
-        batch: Batch = encode(data.read(rows[start : start + 64]))
+    for start in range(0, len(rows), at_once):
+        batch: Batch = encode(data.read(rows[start : start + at_once]))
         found.append(network(batch)[:, :n].float().cpu().numpy())
     return np.concatenate(found)

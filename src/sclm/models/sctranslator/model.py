@@ -288,7 +288,7 @@ class ScTranslator(NeuralFamily):
         KeyError
             If the data lack a gene.
         """
-        places = cells.genes.get_indexer(list(genes))
+        places = cells.genes.get_indexer(pd.Index(list(genes), dtype=object))
         if (places < 0).any():
             raise KeyError(f"the data have no gene {list(genes)[int(np.flatnonzero(places < 0)[0])]!r}.")
         names, which = self.resolve(proteins)

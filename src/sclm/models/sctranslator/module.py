@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sclm.cells import log_normalise
-from sclm.models.sctranslator.tokens import TARGET_SUM, Frame, batch_of, min_max
+from sclm.models.sctranslator.tokens import LEAST, TARGET_SUM, Frame, batch_of, min_max
 from sclm.training import adamw, planned_steps
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def encoder(
     protein_ids: np.ndarray,
     protein_real: np.ndarray,
     targets: np.ndarray | None = None,
+    noisy: np.ndarray | None = None,
 ) -> Callable[..., Batch]:
     """A function that turns cells with the vocabulary's genes into a batch.
 
@@ -85,6 +86,8 @@ def encoder(
         (P,) of the decoder's frame.
     targets
         (all cells, P) that training compares with, found by the column ``"row"`` of the cells' obs; None for prediction.
+    noisy
+        (all cells,) bool: those of whose genes some are dropped at random in each epoch; none where None.
     """
     place = np.flatnonzero(here)
     length = config.gene_frame if config.padding == "original" else len(gene_ids)
@@ -93,6 +96,9 @@ def encoder(
 
     def encode(cells: Cells, generator: np.random.Generator | None = None) -> Batch:
         values = min_max(log_normalise(cells.counts, TARGET_SUM)[:, place])
+        if noisy is not None and generator is not None:
+            lost = generator.random(values.shape) < config.gene_dropout
+            values[lost & noisy[cells.obs[ROW].to_numpy()][:, None]] = LEAST
         spread = np.zeros((cells.n_cells, length), dtype=np.float32)
         spread[:, place] = np.nan_to_num(values)  # cells without counts, whose answer is not used
         rows = None if targets is None else targets[cells.obs[ROW].to_numpy()]

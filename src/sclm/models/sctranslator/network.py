@@ -40,6 +40,9 @@ class ScTranslatorConfig(NeuralConfig):
     features: int = 266  # int(64 · ln 64)
     feed_forward: int = 512
     dropout: float = 0.1  # of the translator
+    gene_dropout: float = (
+        0.0  # share of a training cell's genes that are set to its lowest value, as sequencing loses them
+    )
     padding: Literal["original", "masked"] = (
         "original"  # see FavorAttention; published weights were trained with "original"
     )
@@ -62,9 +65,9 @@ class ScTranslatorConfig(NeuralConfig):
             "max_epochs": 4, "patience": 4,
         },
         "small": {
-            "gene_frame": 512, "width": 32, "encoder_layers": 1, "decoder_layers": 1, "heads": 4, "head_width": 16,
-            "features": 44, "feed_forward": 128, "padding": "masked", "order": "vocabulary", "scale": "auto",
-            "dropout": 0.3, "weight_decay": 0.05,
+            "gene_frame": 256, "width": 32, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "head_width": 16,
+            "features": 32, "feed_forward": 128, "padding": "masked", "order": "vocabulary", "scale": "auto",
+            "dropout": 0.3, "gene_dropout": 0.2, "learning_rate": 5e-4, "weight_decay": 0.05,
         },
         "published": {},
     }  # fmt: skip

@@ -44,5 +44,5 @@ class Panel:
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Panel:
         """The inverse of :meth:`arrays`."""
-        own = [arrays[f"panel.{name}"] for name in ("gene_ids", "protein_ids", "centre", "spread")]
-        return cls(*own, Expectation.from_arrays(arrays))
+        own = {name: arrays[f"panel.{name}"] for name in ("gene_ids", "protein_ids", "centre", "spread")}
+        return cls(**own, expectation=Expectation.from_arrays(arrays))

@@ -46,7 +46,7 @@ def min_max(values: np.ndarray | sp.csr_matrix) -> np.ndarray:
     -------
     (n, G) float32. A row of equal values, which the original divides by zero, is NaN.
     """
-    dense = values.toarray() if sp.issparse(values) else np.asarray(values)
+    dense: np.ndarray = sp.csr_matrix(values).toarray() if sp.issparse(values) else np.asarray(values)
     dense = dense.astype(np.float32)  # a copy
     if not dense.size:
         return dense

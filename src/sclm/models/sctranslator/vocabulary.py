@@ -170,7 +170,7 @@ def protein_numbers(names: Sequence[str], vocabulary: GeneVocabulary, known: Map
     found = np.zeros(len(names), dtype=np.int64)
     for i, name in enumerate(names):
         meant = antibody(name)
-        genes = vocabulary.match(meant.genes).ids if meant.genes else []
+        genes = vocabulary.match(meant.genes).ids if meant.genes else np.zeros(0, dtype=np.int64)
         found[i] = known.get(name) or known.get(meant.target) or next((g for g in genes if g > 0), 0)
         if not found[i]:
             what = "is an isotype control" if meant.isotype else "has no id in the checkpoint's dictionaries"
