@@ -24,7 +24,7 @@ class Choice(NamedTuple):
         m labels with their ids.
     rolled
         (L, m) float64: shares of a known label's probability that go to each answer: all to itself where it is one, else in equal
-        parts to the nearest answers above it; a row of zeros where there is none.
+        parts to the nearest answers above it, else to all answers below it; a row of zeros where there is none.
     fresh
         (m,) bool: answers that are no known label.
     """
@@ -100,5 +100,7 @@ def roll_up(ontology: Ontology, labels: Sequence[str], term_ids: Sequence[str], 
         above = [a for a in ontology.ancestors(now, include_self=True) if a in column_of_term]
         further = {b for a in above for b in ontology.ancestors(a)}
         nearest = [column_of_term[a] for a in above if a not in further]
+        if not nearest:
+            nearest = [column_of_term[d] for d in ontology.descendants(now) if d in column_of_term]
         rolled[row, nearest] = 1.0 / max(len(nearest), 1)
     return rolled

@@ -105,10 +105,9 @@ class OnClass(OpenAnnotator):
         weight, base = self._arrays["chance"][1], self._arrays["chance"][0]
         z = base + weight * _undecided(seen) + np.log(share / (1.0 - share))
         chance = 1.0 / (1.0 + np.exp(-np.clip(z, -30, 30)))
-        # Where no answer is a training type or above one, all of it is open.
-        chance = np.where(own.sum(axis=1) > 1e-9, chance, 1.0)[:, None]
-        result = (1.0 - chance) * normalised(own)
-        result[:, columns] += chance * normalised(open_)
+        # What training types have that may not be answered is open as well.
+        result = (1.0 - chance)[:, None] * own
+        result[:, columns] += np.maximum(1.0 - result.sum(axis=1), 0.0)[:, None] * normalised(open_)
         return result
 
 
