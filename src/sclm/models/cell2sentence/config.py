@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
 
 from sclm.models.cell2sentence import prompts
 from sclm.models.cell2sentence.inverse import InverseRank
@@ -15,8 +14,6 @@ HUMAN = "Homo sapiens"
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell2SentenceConfig(NeuralConfig):
     """Which language model, and how it is asked."""
-
-    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"c2s": {}}
 
     base_lm: str  # "hf:organisation/name", or a folder
     revision: str = ""  # commit on the hub
