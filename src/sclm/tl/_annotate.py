@@ -281,7 +281,7 @@ def _annotator(
             raise ValueError(
                 f"{' and '.join(extra)} describe a reference, found no reference. Pass reference= as well."
             )
-        annotator = models.load(model)
+        annotator = model if isinstance(model, Annotator) and not isinstance(model, type) else models.load(model)
         if not isinstance(annotator, Annotator):
             raise ValueError(f"{getattr(annotator, 'family', type(annotator).__name__)!r} does not annotate cells.")
         return annotator
