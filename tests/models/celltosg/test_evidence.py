@@ -136,13 +136,13 @@ def test_profiles_move_along_the_graph(ontology: Ontology) -> None:
     lin = ontology.similarity_matrix(ids, ids[:3], "lin")
     keys = predict_keys(prototypes, lin, np.array([0, 1, 2]), signatures)
     np.testing.assert_array_equal(keys.profiles[:3], prototypes.means)
-    assert 2 < keys.slopes[1] < 3.5
-    assert keys.profiles[3, 3] > 2
+    assert 1 < keys.slopes[1] < 3  # 3, shrunken: four genes are little evidence
+    assert keys.profiles[3, 3] > 1
     np.testing.assert_allclose(keys.kinship.sum(axis=1), 1, atol=1e-6)
     fit = fit_terms(np.eye(4, len(GENES), dtype=np.float32) * 3, keys, signatures)
     assert fit.profile.argmax(axis=1).tolist() == [0, 1, 2, 3]
     np.testing.assert_allclose(
-        fit.profile[3, 1], 9 * 0 + 3 * keys.profiles[1, 3] - (keys.profiles[1] ** 2).sum() / 2, rtol=1e-4
+        fit.profile[3, 1], 3 * keys.profiles[1, 3] - (keys.profiles[1] ** 2).sum() / 2, rtol=1e-4
     )
 
 
@@ -195,7 +195,7 @@ def test_open_scores_and_features_as_written() -> None:
 
 
 def test_an_undecided_answer_is_what_stands_nearest() -> None:
-    kin = np.array([[1, 0.1, 0.5], [0.1, 1, 0.5], [0.5, 0.5, 1]])
+    kin = np.array([[1, 0.1, 0.8], [0.1, 1, 0.8], [0.8, 0.8, 1]])
     p = np.array([[0.45, 0.45, 0.1], [0.9, 0.05, 0.05]])
     assert choose(p, kin, 0.0).tolist() == [0, 0]
     assert choose(p, kin, 10.0).tolist() == [2, 0]

@@ -152,6 +152,7 @@ def test_the_card_tells_of_the_gate(model: CellToSG) -> None:
     assert model.card["stages"] == "anchor, align, reinforce"
 
 
+@pytest.mark.slow
 def test_stages_resume_where_they_stopped(
     adata: anndata.AnnData, graph: KnowledgeGraph, tmp_path: Path, model: CellToSG
 ) -> None:
@@ -173,6 +174,7 @@ def test_stages_resume_where_they_stopped(
         sclm.train("celltosg", adata, stages=["polish"], **settings)
 
 
+@pytest.mark.slow
 def test_without_graph_it_is_a_cell_sentence_model(adata: anndata.AnnData, graph: KnowledgeGraph, cells: Cells) -> None:
     plain = sclm.train(
         "celltosg", adata, label_key="cell_type", graph=graph, use_graph=False, stages=["anchor", "align"], **QUICK
@@ -198,6 +200,7 @@ def test_what_learns_in_each_stage(model: CellToSG) -> None:
         p.requires_grad_(before[n])
 
 
+@pytest.mark.slow
 def test_a_pretrained_base_is_not_in_the_checkpoint_and_another_one_is_refused(
     adata: anndata.AnnData, graph: KnowledgeGraph, cells: Cells, tmp_path: Path, write_lm: Callable[..., Any]
 ) -> None:
@@ -230,6 +233,7 @@ def test_prompts() -> None:
     assert fields_of(obs) == [{"tissue": "blood", "disease": "normal"}, {"disease": "normal"}, {}]
 
 
+@pytest.mark.slow
 def test_reinforcement_raises_the_reward_of_an_untrained_policy(model: CellToSG, cells: Cells) -> None:
     """A policy over the training types alone, from random weights: the mean reward of its answers rises."""
     import copy
