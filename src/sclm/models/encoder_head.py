@@ -1,4 +1,4 @@
-"""What names cells from their vectors: layers, or the nearest reference cells; and how unlike the reference a vector is.
+"""What names cells from their vectors: layers, or the nearest reference cells.
 
 n cells · D width of the vectors · K types · N reference cells
 """
@@ -6,25 +6,23 @@ n cells · D width of the vectors · K types · N reference cells
 from __future__ import annotations
 
 import numpy as np
-from scipy import sparse
 
-from sclm.evidence import ReferenceSpace
+from sclm.models.encoder_novelty import CountSpace
 
 _SMOOTHING = 0.1  # votes added to every type, so that a type without votes keeps a small probability
 _BLOCK = 1024  # cells that are compared with all reference cells at once
 _EPSILON = 1e-5  # of layer norms, torch's default
-_COMPONENTS = 50  # of the vectors, in which novelty is measured
 
 
 class LabelHead:
-    """Scores of types, and novelty, for vectors of cells.
+    """Scores of types for vectors of cells.
 
     Parameters
     ----------
     arrays
-        ``linear<i>.weight`` (out, in) and ``linear<i>.bias``, ``norm<i>.weight`` and ``norm<i>.bias`` between them; or ``centre`` (D,),
-        ``points`` (N, D) float16 of unit length and ``codes`` (N,) int32. And those of a :class:`~sclm.evidence.ReferenceSpace`:
-        ``space_genes``, ``space_components``, ``space_landmarks``.
+        ``linear<i>.weight`` (out, in) and ``linear<i>.bias``, ``norm<i>.weight`` and ``norm<i>.bias`` between them; or ``mean`` and ``scale``
+        (D,), ``points`` (N, D) float16 of unit length and ``codes`` (N,) int32. And those of a
+        :class:`~sclm.models.encoder_novelty.CountSpace`.
     n_types
         K.
     n_neighbors
@@ -37,9 +35,7 @@ class LabelHead:
         self.arrays = arrays
         self.n_types, self.n_neighbors = n_types, n_neighbors
         self._points = arrays["points"].astype(np.float32) if "points" in arrays else None
-        self._space = ReferenceSpace(
-            arrays["space_genes"], arrays["space_components"], arrays["space_landmarks"], space_scale
-        )
+        self.space = CountSpace(arrays, space_scale)
 
     @classmethod
     def linear(cls, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
@@ -50,38 +46,23 @@ class LabelHead:
     def neighbours(cls, vectors: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
         """Arrays of a vote of reference cells: vectors (N, D), type of each (N,).
 
-        Vectors of an encoder point the same way but for a little: their mean is taken out before the angle between two is measured,
-        and half precision is then enough.
+        Vectors of an encoder point the same way but for a little: they are standardised before the angle between two is measured, and
+        half precision is then enough.
         """
-        centre = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+        mean, scale = spread(vectors)
         return {
-            "centre": centre,
-            "points": unit(vectors - centre).astype(np.float16),
+            "mean": mean.astype(np.float32),
+            "scale": scale.astype(np.float32),
+            "points": unit((vectors - mean) / scale).astype(np.float16),
             "codes": codes.astype(np.int32),
         }
-
-    @classmethod
-    def space(cls, vectors: np.ndarray, held_out: np.ndarray, seed: int) -> tuple[dict[str, np.ndarray], float]:
-        """Arrays and unit of novelty from reference vectors (N, D) and those of cells that were held out."""
-        found = ReferenceSpace.fit(
-            sparse.csr_matrix(unit(vectors)), sparse.csr_matrix(unit(held_out)), n_components=_COMPONENTS, seed=seed
-        )
-        arrays = {
-            "space_genes": found.genes,
-            "space_components": found.components,
-            "space_landmarks": found.landmarks,
-        }
-        return arrays, found.scale
 
     def scores(self, vectors: np.ndarray) -> np.ndarray:
         """(n, K) float64 scores of vectors (n, D) before the temperature: logits, or logarithms of votes."""
         if self._points is not None:
-            return np.log(self._votes(unit(vectors - self.arrays["centre"])) + _SMOOTHING)
+            standard = (vectors - self.arrays["mean"]) / self.arrays["scale"]
+            return np.log(self._votes(unit(standard)) + _SMOOTHING)
         return run_layers(self.arrays, vectors)
-
-    def novelty(self, vectors: np.ndarray) -> np.ndarray:
-        """(n,) float64 in [0, 1): see :class:`sclm.evidence.ReferenceSpace`, on vectors of unit length."""
-        return self._space.novelty(sparse.csr_matrix(unit(vectors)))
 
     def _votes(self, vectors: np.ndarray) -> np.ndarray:
         """(n, K) number of the nearest reference cells by cosine that are of each type."""
@@ -113,3 +94,10 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     """(n, D) float32 of length 1; a zero vector stays."""
     length = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     return (vectors / np.where(length > 0, length, 1.0)).astype(np.float32)
+
+
+def spread(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(D,) float64 mean and standard deviation; 1 for an entry that never changes."""
+    wide = vectors.astype(np.float64)
+    scale = wide.std(axis=0)
+    return wide.mean(axis=0), np.where(scale > 1e-6 * max(scale.max(), 1e-12), scale, 1.0)

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from scipy import sparse
 from tqdm import tqdm
 
 from sclm.cells import Cells
+from sclm.cells.columns import move_columns
 from sclm.evidence import fit_temperature
 from sclm.models.encoder_classifier import (
     LabelledBatch,
@@ -25,7 +27,8 @@ from sclm.models.encoder_classifier import (
     add_adapters,
     merge_adapters,
 )
-from sclm.models.encoder_head import LabelHead
+from sclm.models.encoder_head import LabelHead, spread
+from sclm.models.encoder_novelty import CountSpace
 from sclm.models.labels import hold_out, read_labels
 from sclm.nn import seeded
 from sclm.training import CellDataModule, fit
@@ -126,6 +129,7 @@ class Look(NamedTuple):
     layer: int
     pooling: str
     columns: np.ndarray | None  # of the source's genes that are read; None for all
+    ids: np.ndarray  # token of each gene that is read, -1 where the model does not know it
 
     def shown(self, cells: Cells) -> Cells:
         """A block in the genes that are read."""
@@ -151,6 +155,13 @@ class Look(NamedTuple):
                 start += block.n_cells
                 bar.update(block.n_cells)
         return Survey(lengths, filled, vectors, sampled)
+
+    def counts(self, rows: np.ndarray) -> sparse.csr_matrix:
+        """Counts (n, V) of some cells, one column a token."""
+        n_tokens = len(self.model.vocabulary)
+        blocks = self.source.blocks(rows=rows) if len(rows) else []
+        parts = [move_columns(self.shown(block).counts, self.ids, n_tokens) for block in blocks]
+        return sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix((0, n_tokens), dtype=np.float32)
 
     def encode(self, cells: Cells, codes: np.ndarray, seed: int) -> LabelledBatch:
         """A batch for training."""
@@ -182,7 +193,7 @@ def learn_labels(
     model = copy.copy(base)
     if how.trains:
         model.network = copy.deepcopy(base.network)
-    look = Look(model, source, label_key, layer, pooling, _columns(base, source, genes))
+    look = Look(model, source, label_key, layer, pooling, *_columns(base, source, genes))
     place = model.device
     model.to({"cuda": "cuda", "mps": "mps", "auto": "auto", "gpu": "auto"}.get(how.accelerator, "cpu"))
     try:
@@ -205,7 +216,9 @@ def learn_labels(
         model.to(place)
 
     tested = survey.sampled & held
-    space, scale = LabelHead.space(survey.vectors[survey.sampled & ~held], survey.vectors[tested], seed)
+    known = np.flatnonzero(~held)
+    known = known if len(known) <= _SURVEYED else np.sort(rng.choice(known, _SURVEYED, replace=False))
+    space, scale = CountSpace.fit(look.counts(labels.rows[known]), look.counts(labels.rows[held]), seed)
     head = LabelHead(arrays | space, len(labels.labels), how.n_neighbors, scale)
     scores, truth = head.scores(survey.vectors[tested]), labels.codes[tested]
     if len(truth) < _CALIBRATED:
@@ -234,13 +247,16 @@ def learn_labels(
     return model
 
 
-def _columns(base: EncoderFamily, source: CellSource, genes: Sequence[str] | None) -> np.ndarray | None:
-    """Columns of the source whose gene the other data have too, so that its cells look as those will; None for all."""
-    match = base.match(source.genes)
+def _columns(
+    base: EncoderFamily, source: CellSource, genes: Sequence[str] | None
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """Columns of the source whose gene the other data have too, so that its cells look as those will (None for all), and their tokens."""
+    ids = base.match(source.genes).ids
     if genes is None:
-        return None
+        return None, ids
     theirs = base.match(pd.Index(genes)).ids
-    return np.flatnonzero(np.isin(match.ids, theirs[theirs >= 0]))
+    columns = np.flatnonzero(np.isin(ids, theirs[theirs >= 0]))
+    return columns, ids[columns]
 
 
 def _sample(codes: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -271,7 +287,7 @@ def _logistic(vectors: np.ndarray, codes: np.ndarray, n_types: int, how: Tuning)
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    mean, scale = _spread(vectors)
+    mean, scale = spread(vectors)
     found = LogisticRegression(
         C=1.0 / how.penalty, max_iter=1000, class_weight="balanced" if how.balanced else None, tol=1e-5
     )
@@ -287,13 +303,6 @@ def _logistic(vectors: np.ndarray, codes: np.ndarray, n_types: int, how: Tuning)
     return all_weights, all_biases
 
 
-def _spread(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(D,) float64 mean and standard deviation; 1 for an entry that never changes."""
-    wide = vectors.astype(np.float64)
-    scale = wide.std(axis=0)
-    return wide.mean(axis=0), np.where(scale > 1e-6 * max(scale.max(), 1e-12), scale, 1.0)
-
-
 def _train(
     look: Look, labels: Labels, lengths: np.ndarray, vectors: np.ndarray, held: np.ndarray, how: Tuning, seed: int
 ) -> dict[str, np.ndarray]:
@@ -307,7 +316,7 @@ def _train(
     else:
         model.network.requires_grad_(True)
     with seeded(seed):
-        head = TypeLayers(*_spread(vectors), n_types, how.head_layers)
+        head = TypeLayers(*spread(vectors), n_types, how.head_layers)
     counts = np.bincount(labels.codes[~held], minlength=n_types)
     module = TypeModule(
         model,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 
+from sclm.cells.columns import move_columns
 from sclm.evidence import softmax
 from sclm.evidence.backoff import UNKNOWN
 from sclm.models.contract import Annotation
@@ -30,6 +31,7 @@ class NamesCells(NeuralFamily):
     #: One row a label of the reference, after training: label, n_cells, name, term_id, kind. None for a loaded model.
     reference_labels: pd.DataFrame | None = None
     Config: ClassVar[type]
+    _known: tuple[pd.Index, np.ndarray] | None = None  # genes of the data that were matched last
 
     @classmethod
     def fit_labels(
@@ -66,7 +68,7 @@ class NamesCells(NeuralFamily):
             ``"frozen"``
                 Multinomial logistic regression on standardised vectors of the encoder, from scikit-learn.
             ``"neighbours"``
-                Nothing: the nearest reference cells vote, by the cosine of vectors whose mean was taken out (reference mapping).
+                Nothing: the nearest reference cells vote, by the cosine of standardised vectors (reference mapping).
                 Those of the reference are kept in half precision.
             ``"lora"``
                 A head (linear, ReLU and layer norm, `head_layers` - 1 times, and a linear layer: that of scGPT), together with low-rank
@@ -149,8 +151,12 @@ class NamesCells(NeuralFamily):
         probabilities = np.full((len(filled), n_types), 1.0 / n_types, dtype=np.float32)
         novelty = np.ones(len(filled))
         if filled.any():
+            ids = self._ids_of(cells.genes)
+            present = np.zeros(len(self.vocabulary), dtype=bool)
+            present[ids[ids >= 0]] = True
+            counts = move_columns(cells.counts[filled], ids, len(present))
             probabilities[filled] = softmax(head.scores(vectors[filled]), config.temperature)
-            novelty[filled] = head.novelty(vectors[filled])
+            novelty[filled] = head.space.novelty(counts, present)
         best = probabilities.argmax(axis=1)
         labels, term_ids = (np.array(names, dtype=object) for names in (config.labels, config.term_ids))
         table = pd.DataFrame(
@@ -164,6 +170,13 @@ class NamesCells(NeuralFamily):
         )
         categories = pd.DataFrame({"label": list(config.labels), "ontology_term_id": list(config.term_ids)})
         return Annotation(table, probabilities, categories)
+
+    def _ids_of(self, genes: pd.Index) -> np.ndarray:
+        """Token of each gene of the data, -1 where there is none; a stream of blocks is matched once."""
+        if self._known is None or self._known[0] is not genes:
+            encoder: Any = self
+            self._known = (genes, encoder.match(genes).ids)
+        return self._known[1]
 
     def adapted_layers(self) -> list[str]:
         """Names of the linear maps of the network that get low-rank adapters: those inside its repeated layers."""
