@@ -12,7 +12,6 @@ import sclm
 from sclm.cells import read_cells
 from sclm.knowledge import KnowledgeGraph, Ontology, Pairs, Terms
 from sclm.models.celltosg.config import CellToSGConfig
-from sclm.models.celltosg.model import CellToSG
 from sclm.models.celltosg.network import learns
 from sclm.models.celltosg.tokens import fields_of, write_prompt
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     import anndata
 
     from sclm.cells import Cells
+    from sclm.models.celltosg.model import CellToSG
 
 B_CELL = "CL:0000236"
 QUICK: dict[str, Any] = {
