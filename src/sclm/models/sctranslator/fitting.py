@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FINE_TUNING = {"learning_rate": 2e-4, "batch_size": 1, "max_epochs": 100}  # as in the original scripts
+_STEPS = 10  # of an epoch at least: with few cells, larger batches would end the training before it has begun
 _FIXED = ("gene_ids", "protein_ids", "gene_frame", "protein_frame", "translator_width", "width", "encoder_layers",
           "decoder_layers", "heads", "head_width", "features", "feed_forward", "padding", "scale")  # fmt: skip
 
@@ -98,8 +99,9 @@ def fit_sctranslator(
     encode = encoder(config, start.gene_ids, here, ids, real, scaled, noisy)
     numbered = copy.copy(source)  # the same cells; a batch finds its proteins by the row
     numbered.obs = pd.DataFrame({ROW: np.arange(source.n_cells)}, index=source.obs.index)
+    batch_size = max(1, min(config.batch_size, int((learning & ~stopping).sum()) // _STEPS))
     data = CellDataModule(
-        numbered, encode, vocabulary=vocabulary, batch_size=config.batch_size, rows=learning,
+        numbered, encode, vocabulary=vocabulary, batch_size=batch_size, rows=learning,
         validation=stopping, min_share=0.0, seed=seed,
     )  # fmt: skip
     patience = config.patience if data.validation_rows.size else None

@@ -52,7 +52,7 @@ class ScTranslatorConfig(NeuralConfig):
     # Training. Small data overfit a table of embeddings quickly: the best epoch on held-out cells is kept.
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
-    batch_size: int = 32
+    batch_size: int = 32  # at most a tenth of the training cells
     max_epochs: int = 60
     patience: int = 10
     validation_share: float = 0.15  # of the training cells, for early stopping
