@@ -19,12 +19,10 @@ if TYPE_CHECKING:
     import argparse
 
 STUDIES = ("pbmc3k", "pbmc_facs", "kang")
-CELLS, GENES = 700, 599
+CELLS, GENES = 700, 1200
 MASKING = {"preset": "tiny", "max_epochs": 15}
-INTEGRATION = {
-    "preset": "tiny", "objective": "integration", "batch_key": "study", "n_panel": GENES, "train_length": 96, "max_epochs": 15,
-    "learning_rate": 5e-3,
-}  # fmt: skip
+# weights of its loss were chosen on seed 0 of these cells: read its row as a development row
+INTEGRATION = {"preset": "tiny", "objective": "integration", "batch_key": "study", "n_panel": GENES, "max_epochs": 15}
 COLUMNS = ("type_purity", "type_silhouette", "batch_mixing", "batch_silhouette", "AvgBIO")
 
 

@@ -253,6 +253,23 @@ def test_an_integrated_model_reads_the_batch(integrated: Any, two_batches: ad.An
     np.testing.assert_allclose(integrated.embed(other), integrated.embed(none), atol=1e-6)
 
 
+def test_integration_with_zeros(two_batches: ad.AnnData) -> None:
+    model = sclm.train(
+        "scgpt", two_batches, objective="integration", batch_key="run", include_zeros=True, n_panel=30, **QUICK
+    )
+    assert model.config.panel_size == 30
+    assert model.config.cls_value == 0
+    tokens = model.tokenise(read_cells(two_batches).read())
+    assert (tokens.ids.lengths == 31).all()
+    assert np.isin(tokens.ids[0][1:], model.network.panel.numpy()).all()
+    assert np.isfinite(model.embed(read_cells(two_batches, obs_keys=["run"]).read())).all()
+    with pytest.raises(
+        ValueError, match="reads 30 genes that were chosen when it was trained, and the data hold 0 of them"
+    ):
+        others = [t for i, t in enumerate(model.vocabulary.tokens[3:], 3) if i not in set(model.network.panel.tolist())]
+        model.embed(read_cells(two_batches[:, others].copy()).read())
+
+
 def test_integration_needs_batches(two_batches: ad.AnnData) -> None:
     with pytest.raises(TypeError, match="needs batch_key="):
         sclm.train("scgpt", two_batches, objective="integration", **QUICK)

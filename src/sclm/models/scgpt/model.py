@@ -99,7 +99,7 @@ class ScGPT(EncoderFamily):
             Sizes from scratch: ``"tiny"``, ``"small"`` (the default) or ``"whole-human"``.
         objective
             ``"masking"``: values of hidden genes are guessed from the other genes and from the cell's vector. ``"integration"``: the same
-            on variable genes with zeros, while batches are made alike; needs `batch_key`. ``"perturbation"``: expression after
+            on variable genes, while batches are made alike; needs `batch_key`. ``"perturbation"``: expression after
             a perturbation from control cells; needs `perturbation_key` and `control`. By default the last where a `perturbation_key`
             is given, and masking otherwise.
         label_key
