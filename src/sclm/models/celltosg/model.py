@@ -223,8 +223,8 @@ class CellToSG(NeuralFamily):
 
     @cached_property
     def _space(self) -> ReferenceSpace:
-        found = (self._arrays[f"space.{name}"] for name in ("genes", "components", "landmarks"))
-        return ReferenceSpace(*found, self.config.space_scale)
+        genes, components, landmarks = (self._arrays[f"space.{n}"] for n in ("genes", "components", "landmarks"))
+        return ReferenceSpace(genes, components, landmarks, self.config.space_scale)
 
     # ------------------------------------------------------------------ use
 
