@@ -105,7 +105,7 @@ def test_a_bad_reference_is_refused_too(query: ad.AnnData, cite: ad.AnnData, cas
 
 
 ARGUMENTS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "untrained family": ({"model": "ridge-protein"}, ValueError, "train it first"),
+    "untrained family": ({"model": "ridge-protein"}, ValueError, "train it first .*protein_key="),
     "family that names cells": ({"model": "logistic", "reference": 1, "protein_key": "protein"}, ValueError, "predict proteins"),
     "no such family": ({"model": "ridge", "reference": 1, "protein_key": "protein"}, ValueError, "family to train"),
     "no protein_key": ({"reference": 1}, ValueError, r"protein_key= must name .*'protein'"),

@@ -160,6 +160,8 @@ def load(model: str | Path | Family) -> Family:
             keys, other = "obs_keys=[...]", ""
         elif hasattr(cls, "respond") and not hasattr(cls, "annotate"):
             keys, other = 'perturbation_key=..., control="..."', ""
+        elif hasattr(cls, "translate"):
+            keys, other = "protein_key=...", ", or pass reference= and protein_key= to the tool"
         raise ValueError(
             f"{name!r} is a family that learns from a reference: train it first with "
             f"model = sclm.train({name!r}, reference, {keys}){other}."

@@ -256,6 +256,9 @@ def _index(file: Path) -> bytes:
     """The bytes of the archive's ``data.pkl``, which name the tensors; empty for other files."""
     if not zipfile.is_zipfile(file):
         return b""
-    with zipfile.ZipFile(file) as archive:
-        name = next((n for n in archive.namelist() if n.endswith("/data.pkl")), None)
-        return b"" if name is None else archive.read(name)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            name = next((n for n in archive.namelist() if n.endswith("/data.pkl")), None)
+            return b"" if name is None else archive.read(name)
+    except (zipfile.BadZipFile, OSError):  # damaged: whoever reads it says so
+        return b""
