@@ -162,7 +162,7 @@ def fit_encoder(
         if options.get("include_zeros"):
             heads["cls_value"] = 0.0  # as fine-tuned models have it
         if base is None:  # a discriminator behind a reversed gradient wants smaller steps
-            heads["learning_rate"] = cls.Config.PRESETS.get(preset or "small", {}).get("learning_rate", 1e-4) / 2
+            heads["learning_rate"] = ScGPTConfig.PRESETS.get(preset or "small", {}).get("learning_rate", 1e-4) / 2
     vocabulary = vocabulary_of(source, genes) if base is None else base.vocabulary
     config = starting_config(base, preset, objective, options, heads)
     panel = None
