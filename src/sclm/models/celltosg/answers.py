@@ -5,7 +5,7 @@ n cells · S training types · C terms
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from sclm.models.celltosg.tokens import TASKS, Batch
 from sclm.nn import Packed, Trie, score_names, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sclm.models.celltosg.config import CellToSGConfig
     from sclm.models.celltosg.encoding import Encoder
@@ -97,7 +97,9 @@ class Answers:
 
     # ------------------------------------------------------------------ parts
 
-    def _batches(self, cells: Cells, size: int = _TOGETHER, *, task: str = "cell_type"):
+    def _batches(
+        self, cells: Cells, size: int = _TOGETHER, *, task: str = "cell_type"
+    ) -> Iterator[tuple[slice, Batch]]:
         for start in range(0, cells.n_cells, size):
             part = slice(start, min(start + size, cells.n_cells))
             block = Cells(cells.counts[part], cells.genes, cells.obs.iloc[part])
@@ -107,7 +109,7 @@ class Answers:
         device = self.network.lm.device
         return Batch(*(t.to(device) for t in batch))
 
-    def _asking(self):
+    def _asking(self) -> Any:
         self.network.eval()
         return torch.inference_mode()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sclm.evidence import softmax
-from sclm.models.celltosg.evidence import Fit, Prototypes, fit_terms, lognormal_of, predict_keys
+from sclm.models.celltosg.evidence import Fit, Keys, Prototypes, fit_terms, lognormal_of, predict_keys
 from sclm.models.celltosg.mixture import (
     SeenWeights,
     fit_novelty,
@@ -105,7 +105,7 @@ class Judge:
         return whole
 
     @cached_property
-    def _keys(self):
+    def _keys(self) -> Keys:
         return predict_keys(self.prototypes, self.lin, self.places, self.table.all)
 
     def own(self, counts: sparse.csr_matrix, absent: np.ndarray | None = None) -> np.ndarray:
