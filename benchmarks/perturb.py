@@ -35,6 +35,10 @@ def main() -> None:
     parser.add_argument("--responders", nargs="*", default=["scgpt"], help="families to train on perturbed cells")
     parser.add_argument("--preset", default="tiny", help="of the responders")
     parser.add_argument("--epochs", type=int, default=10, help="of every network")
+    parser.add_argument("--datasets", nargs="+", default=["norman19", "mcfaline23"], help="of the responses")
+    parser.add_argument(
+        "--train-cells", type=int, default=2000, help="cells of replicate 1 that the screen's encoders learn on"
+    )
     parser.add_argument("--cells", type=int, default=200, help="cells that an in-silico screen perturbs")
     parser.add_argument("--permutations", type=int, default=999)
     parser.add_argument("--quick", action="store_true", help="a run that tests the script, not the methods")

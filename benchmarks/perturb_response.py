@@ -108,7 +108,7 @@ def run(args) -> None:
     whole = anndata.read_h5ad(args.folder / FILE)
     print("\n## response: perturbations that were held out\n")
     print(CAVEAT)
-    for dataset in ("norman19", "mcfaline23"):  # one after the other: opposite directions of regulation
+    for dataset in args.datasets:  # one after the other: opposite directions of regulation
         data = whole[(whole.obs["dataset"].astype(str) == dataset).to_numpy()].copy()
         conditions = sorted(data.obs["condition"].astype(str).unique())
         rows = []
@@ -141,7 +141,7 @@ def run(args) -> None:
                     )
                 )
                 if args.verbose:
-                    print(mean.round(3).to_string())
+                    print(mean.round(3).to_string(), flush=True)
         table = pd.concat(rows, ignore_index=True)
         if "unseen pairs of seen singles" not in set(table["split"]):
             print(

@@ -106,15 +106,16 @@ def run(args) -> None:
         "50 principal components": lambda: components(values[first], values),
     }
     models = {}
+    learnt_on = np.sort(rng.permutation(np.flatnonzero(first))[: args.train_cells])
     for family in args.encoders:
         for weights in ("trained", "random"):
             options = {"preset": "tiny", "progress_bar": False, "accelerator": "cpu", "seed": 0}
             epochs = {"max_epochs": 1 if args.quick else args.epochs}
             chosen = epochs if weights == "trained" else {"max_epochs": 1, "learning_rate": 1e-12}
             start = time.perf_counter()
-            model = models[family, weights] = sclm.train(family, adata[first].copy(), **options, **chosen)
+            model = models[family, weights] = sclm.train(family, adata[learnt_on].copy(), **options, **chosen)
             if args.verbose:
-                print(f"{family}, {weights}: {time.perf_counter() - start:.0f} s")
+                print(f"{family}, {weights}: {time.perf_counter() - start:.0f} s", flush=True)
             cells = read_cells(adata).read()
             spaces[f"{family}, {weights} weights"] = lambda model=model, cells=cells: model.embed(cells)
 
