@@ -150,7 +150,7 @@ def unseen(args, ontology, graph) -> None:
     """Leave-types-out splits."""
     parts, done = [], set()
     for name in args.sets:
-        for share in SHARES:
+        for share in args.shares:
             for seed in range(args.splits):
                 held = held_out(args.sets[name], share, seed, ontology)
                 if (name, *held) in done:
@@ -260,6 +260,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=REAL_DATA, help="folder with scrna/ and markers/")
     parser.add_argument("--train", type=int, default=60, help="cells a type to learn from")
     parser.add_argument("--test", type=int, default=40, help="cells a type to name")
+    parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES), help="of leaf types held out")
     parser.add_argument("--splits", type=int, default=2, help="draws of held-out types a data set and share")
     parser.add_argument("--preset", default="small", help="of the graph annotator")
     args = parser.parse_args()

@@ -68,6 +68,8 @@ class Gatherer:
         self._dense: list[np.ndarray] = []
         self._thin: list[sparse.csr_matrix] = []
         self._categories: pd.DataFrame | None = None
+        self._labels: list[str] = []
+        self._ids: list[str] = []
         self._ballots: Ballots | None = None
         self._column: dict[tuple[str, str], int] = {}
         self._highest = np.zeros(0)
@@ -81,11 +83,12 @@ class Gatherer:
             raise ValueError("Back-off and consensus need a model with a label set; this one has none.")
         if self._categories is None:
             self._categories = block.categories
-            labels, ids = block.categories["label"], block.categories["ontology_term_id"]
-            self._column = {pair: i for i, pair in enumerate(zip(labels, ids, strict=True))}
-            self._highest = np.zeros(len(labels))
+            self._labels = block.categories["label"].tolist()
+            self._ids = block.categories["ontology_term_id"].tolist()
+            self._column = {pair: i for i, pair in enumerate(zip(self._labels, self._ids, strict=True))}
+            self._highest = np.zeros(len(self._labels))
             if self._groups is not None:
-                self._ballots = Ballots(self._groups, len(labels))
+                self._ballots = Ballots(self._groups, len(self._labels))
         self._tables.append(table)
         where = slice(self._n, self._n + len(table))
         self._n += len(table)
@@ -95,8 +98,9 @@ class Gatherer:
         pairs = zip(table["label"], table["ontology_term_id"], strict=True)
         own = np.array([self._column.get(pair, -1) for pair in pairs], dtype=np.int64)
         if self._min_confidence is not None:
-            labels, ids = (self._categories[name].tolist() for name in ("label", "ontology_term_id"))
-            self._backed.append(back_off(p.astype(np.float64), labels, ids, self._ontology, self._min_confidence))
+            self._backed.append(
+                back_off(p.astype(np.float64), self._labels, self._ids, self._ontology, self._min_confidence)
+            )
         if self._ballots is not None:
             self._ballots.add(where, p, own, filled)
         self._keep(p, own)
@@ -136,11 +140,10 @@ class Gatherer:
             answer["label"] = np.where(filled, label, UNKNOWN)
             answer["ontology_term_id"] = np.where(filled, term, UNKNOWN)
             answer["confidence"] = np.where(filled, confidence, 0.0)
-        if self._ballots is None or self._categories is None:
+        if self._ballots is None:
             return answer
         # Cells without counts have nothing to vote with and stay unknown; cells without a group keep their own answer.
-        labels, ids = (self._categories[name].tolist() for name in ("label", "ontology_term_id"))
-        voted = self._ballots.count(labels, ids, self._ontology, self._min_confidence)
+        voted = self._ballots.count(self._labels, self._ids, self._ontology, self._min_confidence)
         grouped = self._ballots.grouped
         for name in list(answer):
             answer[name] = np.where(grouped & filled, voted[name], answer[name])

@@ -72,8 +72,9 @@ class OpenAnnotator(Family, abc.ABC):
         self._arrays = arrays
         self._space: ReferenceSpace | None = None
         if "space_genes" in arrays:
-            parts = (arrays[f"space_{name}"] for name in ("genes", "components", "landmarks"))
-            self._space = ReferenceSpace(*parts, config.space_scale)
+            self._space = ReferenceSpace(
+                arrays["space_genes"], arrays["space_components"], arrays["space_landmarks"], config.space_scale
+            )
         self._last_match: tuple[pd.Index, GeneMatch] | None = None
         self._last_choice: tuple[Any, Choice] | None = None
 

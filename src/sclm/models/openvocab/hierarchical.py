@@ -38,9 +38,9 @@ class Hierarchical(OpenAnnotator):
     r"""Logistic regression with hierarchical cross-entropy over the training labels and the terms above them.
 
     An output for every label and every term above one, :math:`p = \mathrm{softmax}(W^\top x + b)`; a label is as probable as all
-    outputs below it together, :math:`P(v) = \sum_{u \in \mathrm{desc}(v)} p(u)`, and the loss is :math:`-\log P(y)`. So a cell that
-    is labelled "T cell" may be called any kind of T cell at no cost, and a general term can be an answer. Terms that are neither
-    labels nor above one are never answered.
+    outputs below it together, :math:`P(v) = \sum_{u \in \mathrm{desc}(v)} p(u)`, and the loss is :math:`-0.8 \log P(y) - 0.2 \log p(y)`. So
+    a cell that is labelled "T cell" may be called any kind of T cell at little cost. Terms that are neither labels nor above one
+    are never answered.
     """
 
     family: ClassVar[str] = "hierarchical"

@@ -1,6 +1,12 @@
 r"""Softmax regression whose labels may stand for several outputs: hierarchical cross-entropy, and the plain one as its special case.
 
-.. math:: -\sum_i w_i \log \sum_{k \in \mathrm{below}(y_i)} \mathrm{softmax}(W^\top x_i + b)_k + \tfrac{\lambda}{2} \lVert W \rVert^2
+.. math::
+
+    -\sum_i w_i \Big[ (1 - m) \log \sum_{k \in \mathrm{below}(y_i)} p_{ik} + m \log p_{i y_i} \Big] + \tfrac{\lambda}{2} \lVert W \rVert^2,
+    \qquad p_i = \mathrm{softmax}(W^\top x_i + b)
+
+The part m of the cells that mean their label and nothing below it decides between a general label and a special one: without it, nothing
+keeps the cells of a general label from all being called the special one.
 
 n cells · G genes · V genes that vary most · S labels · K outputs
 """
@@ -23,6 +29,7 @@ _GENES = (
 _CELLS = 50_000  # at most, drawn within each type
 _PENALISED = 3000  # λ grows with the cells up to here, as in the family "logistic"
 _LENGTH = 10.0
+_EXACT = 0.2  # m
 
 
 def fit_softmax(
@@ -46,7 +53,7 @@ def fit_softmax(
     use
         (n,) bool.
     below
-        (S, K) bool: outputs that count as each label; each label has at least one.
+        (S, K) bool: outputs that count as each label; output s is that of label s itself.
     penalty
         λ is this times the number of cells, of which at most 3,000 count.
     max_iter
@@ -64,34 +71,44 @@ def fit_softmax(
     x = sparse.diags_array(to_length(x, None)).astype(np.float32) @ x
     across = x.T.tocsr()
     y = codes[use]
+    # Outputs that count as the same labels have the same weights at the optimum: one of each kind is learnt, and counted so often.
+    s = len(below)
+    inner, kind, times = np.unique(below[:, s:], axis=1, return_inverse=True, return_counts=True)
+    kind = np.concatenate([np.arange(s), s + kind.ravel()])
+    times = np.concatenate([np.ones(s), times])
+    below = np.concatenate([below[:, :s], inner], axis=1)
     n, k = len(y), below.shape[1]
     weight = 1.0 / np.sqrt(np.bincount(y, minlength=len(below))[y])
     weight = (weight * n / weight.sum()).astype(np.float32)
     ridge = penalty * min(n, _PENALISED)
     allowed = below[y]  # (n, K)
-    single = bool((below.sum(axis=1) == 1).all())
+    many = times.astype(np.float32)
+    rows = np.arange(n)
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         parameters = flat.reshape(len(genes) + 1, k)
         z = x @ parameters[:-1].astype(np.float32) + parameters[-1].astype(np.float32)
         z -= z.max(axis=1, keepdims=True)
-        e = np.exp(z)
+        e = np.exp(z) * many
         total = e.sum(axis=1)
         mine = np.where(allowed, e, 0.0)
         own = np.maximum(mine.sum(axis=1), 1e-30)
-        loss = float((weight * (np.log(total) - (z[allowed] if single else np.log(own)))).sum())
-        residual = weight[:, None] * (e / total[:, None] - mine / own[:, None])  # (n, K)
+        loss = float((weight * (np.log(total) - (1 - _EXACT) * np.log(own) - _EXACT * z[rows, y])).sum())
+        residual = e / total[:, None] - (1 - _EXACT) * mine / own[:, None]  # (n, K)
+        residual[rows, y] -= _EXACT
+        residual *= weight[:, None]
         gradient = np.empty_like(parameters)
-        gradient[:-1] = across @ residual + ridge * parameters[:-1]
+        gradient[:-1] = across @ residual + ridge * times * parameters[:-1]
         gradient[-1] = residual.sum(axis=0)
-        return (loss + 0.5 * ridge * float((parameters[:-1] ** 2).sum())) / n, gradient.ravel() / n
+        return (loss + 0.5 * ridge * float((times * parameters[:-1] ** 2).sum())) / n, gradient.ravel() / n
 
     with threadpool_limits(1, user_api="blas"):
         found = minimize(
             objective, np.zeros((len(genes) + 1) * k), jac=True, method="L-BFGS-B",
             options={"maxiter": max_iter, "gtol": 1e-5, "ftol": 1e-6},
         ).x.reshape(len(genes) + 1, k)  # fmt: skip
-    return {"genes": genes, "weights": found[:-1].astype(np.float32), "intercept": found[-1].astype(np.float32)}
+    found = found[:, kind].astype(np.float32)
+    return {"genes": genes, "weights": found[:-1], "intercept": found[-1]}
 
 
 def linear_scores(learnt: dict[str, np.ndarray], lognormal: sparse.csr_matrix, fill: np.ndarray | None) -> np.ndarray:

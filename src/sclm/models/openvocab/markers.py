@@ -184,7 +184,7 @@ class MarkerLists(OpenAnnotator):
             ids = self.vocabulary.match(pd.Index(list(genes), dtype=object)).ids
             known = place[ids[ids >= 0]]
             shown[row, known[known >= 0]] = 1.0
-        filled = shown.any(axis=1)
+        filled = np.asarray(shown.any(axis=1))
         self._see(np.zeros(len(self.vocabulary), dtype=bool))
         scores = self._compare(shown[filled] * self._table.weights, choice)
         index = pd.Index(list(map(str, lists)), dtype=object)
