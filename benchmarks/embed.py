@@ -59,11 +59,11 @@ FULL = Size(
     {"scgpt": (2, 96), "geneformer-v1": (2, 96), "geneformer-v2": (1, 8)}, 2_638, (250, 500, 1_000), {}
 )  # fmt: skip
 SMALL = Size(
-    dict.fromkeys(PARTS[:3], (1, 32)), 300, (50, 100),
+    dict.fromkeys(PARTS[:3], (1, 12)), 300, (50, 100),
     {
-        "scgpt": {"width": 64, "n_heads": 4, "n_layers": 2, "feed_forward": 64},
-        "geneformer-v1": {"width": 64, "heads": 4, "layers": 2, "feed_forward": 128},
-        "geneformer-v2": {"width": 64, "heads": 4, "layers": 2, "feed_forward": 128},
+        "scgpt": {"width": 64, "n_heads": 4, "n_layers": 2, "feed_forward": 64, "max_length": 300},
+        "geneformer-v1": {"width": 64, "heads": 4, "layers": 2, "feed_forward": 128, "max_length": 512},
+        "geneformer-v2": {"width": 64, "heads": 4, "layers": 2, "feed_forward": 128, "max_length": 512},
     },
 )  # fmt: skip
 
