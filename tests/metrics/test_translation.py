@@ -59,10 +59,12 @@ def test_compare_has_a_row_a_method_and_the_mean(pair: tuple[np.ndarray, np.ndar
     truth, predicted = pair
     table = compare(truth, {"model": predicted}, ["a", "b", "c"], training_mean=np.nanmean(truth, axis=0))
     assert table["method"].tolist() == ["model", "mean-protein"]
-    assert table["n_proteins"].tolist() == [3, 0]
+    assert table["n_proteins"].tolist() == [3, 3]
     assert table.loc[0, "pearson"] == pytest.approx(pearson(truth, predicted).mean())
     assert table.loc[0, "pearson: b"] == pytest.approx(pearson(truth, predicted)[1])
-    assert np.isnan(table.loc[1, "pearson"])
+    assert table.loc[1, "pearson"] == 0  # the same of every cell
+    truth[:, 2] = 1.0  # does not vary: nothing to predict
+    assert compare(truth, {"model": predicted}, ["a", "b", "c"]).loc[0, "n_proteins"] == 2
     with pytest.raises(ValueError, match="found 2 names"):
         compare(truth, {"model": predicted}, ["a", "b"])
     with pytest.raises(ValueError, match="one shape"):

@@ -148,9 +148,9 @@ def compare(
     Returns
     -------
     pandas.DataFrame
-        ``method``; ``pearson`` (mean over proteins) and ``pearson_median``; ``rmse`` (mean over proteins); ``mse`` and ``cosine``
-        over all values at once; ``n_proteins`` whose correlation is defined; ``pearson: <protein>`` for each. The mean has no
-        correlation: it says the same of every cell.
+        ``method``; ``pearson`` (mean over the proteins that vary among these cells) and ``pearson_median``; ``rmse`` (mean over
+        proteins); ``mse`` and ``cosine`` over all values at once; ``n_proteins`` that vary; ``pearson: <protein>`` for each. A
+        prediction that says the same of every cell, as the mean does, counts as correlation 0.
     """
     import pandas as pd
 
@@ -160,9 +160,12 @@ def compare(
         raise ValueError(f"names must name the columns of truth, shape {truth.shape}, found {len(names)} names.")
     if training_mean is not None and "mean-protein" not in methods:
         methods["mean-protein"] = np.tile(np.asarray(training_mean, dtype=np.float64), (len(truth), 1))
+    varies = np.isfinite(pearson(truth, truth))  # (P,)
     rows = []
     for method, predicted in methods.items():
         by_protein = pearson(truth, predicted)
+        # What varies in the truth and not in the prediction was not predicted: 0, and not left out of the mean.
+        by_protein = np.where(varies, np.nan_to_num(by_protein), np.nan)
         mse, cosine = flat_scores(truth, predicted)
         known = by_protein[np.isfinite(by_protein)]
         rows.append(

@@ -97,7 +97,9 @@ class Expectation(NamedTuple):
 
     def card(self, targets: Targets, seed: int) -> dict[str, Any]:
         """Facts of a model's card: the split, and the mean correlation beside the baselines'."""
-        means = [_mean(row) for row in self.correlation]
+        # A prediction that says the same of every cell counts as 0 where another method shows that the protein varies.
+        varies = np.isfinite(self.correlation).any(axis=0)
+        means = [_mean(np.nan_to_num(row[varies])) for row in self.correlation]
         held = f"{int(targets.held_out.sum()):,} cells held out for the expectation"
         facts: dict[str, Any] = {
             "split": held + (", by whole batches" if targets.by_batch else ", drawn at random"),
@@ -278,7 +280,7 @@ def _hold_out(use: np.ndarray, batches: np.ndarray | None, seed: int) -> tuple[n
 
 
 def _written(value: float) -> str:
-    return f"{value:.3f}" if np.isfinite(value) else "not defined: the same for every cell"
+    return f"{value:.3f}" if np.isfinite(value) else "not defined: no protein varies"
 
 
 def _mean(values: np.ndarray) -> float:
