@@ -51,7 +51,8 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     # The UMAP has a test of its own; compiling it takes longer than all the rest.
     monkeypatch.setattr("scanpy.pp.neighbors", lambda data, **options: None)
     monkeypatch.setattr(
-        "scanpy.tl.umap", lambda data, **options: data.obsm.update(X_umap=np.asarray(data.obsm.get("X_pca", data.X))[:, :2])
+        "scanpy.tl.umap",
+        lambda data, **options: data.obsm.update(X_umap=np.asarray(data.obsm.get("X_pca", data.X))[:, :2]),
     )
     assert main(["demo", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out

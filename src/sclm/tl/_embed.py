@@ -117,7 +117,9 @@ def embed(
     check_device(encoder, device)
     key = key_added or f"X_sclm_{getattr(encoder, 'family', 'encoder')}"
     results.check_name(key)
-    asked = [name for name in getattr(encoder, "obs_keys", ()) if name in adata.obs]  # a batch, for encoders that read one
+    asked = [
+        name for name in getattr(encoder, "obs_keys", ()) if name in adata.obs
+    ]  # a batch, for encoders that read one
     source = read_cells(adata, layer=layer, gene_key=gene_key, obs_keys=asked, invert_log1p=invert_log1p)
     match = encoder.match(source.genes)
     logger.info("genes: %s", match.summary())

@@ -171,8 +171,8 @@ class MarkerLists(OpenAnnotator):
         --------
         >>> import sclm
         >>> model = sclm.load("marker-lists")
-        >>> model.annotate_lists({"cluster 3": ["CD79A", "MS4A1", "CD19", "CD79B"]}).table["label"].iloc[0]
-        'B cell'
+        >>> model.annotate_lists({"cluster 3": ["KIT", "TPSAB1", "CPA3", "MS4A2"]}).table["label"].iloc[0]
+        'mast cell'
         """
         choice = self._choice(candidates, under)
         place = np.full(len(self.vocabulary), -1, dtype=np.int64)
