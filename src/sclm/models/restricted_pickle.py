@@ -39,7 +39,8 @@ class _DType:
             raise pickle.UnpicklingError(f"numpy dtype {self.code!r}") from error
         if dtype.kind not in _NUMBERS or dtype.subdtype is not None:
             raise pickle.UnpicklingError(f"numpy dtype {self.code!r}")
-        return dtype.newbyteorder(self.order if self.order in ("<", ">") else "=")
+        order: Any = self.order if self.order in ("<", ">") else "="
+        return dtype.newbyteorder(order)
 
 
 def _scalar(dtype: _DType, data: bytes = b"") -> int | float | bool:

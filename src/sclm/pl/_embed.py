@@ -125,14 +125,16 @@ def _purity(points: np.ndarray, values: pd.Series) -> str:
 
 def _draw(adata: anndata.AnnData, ax: Axes, points: np.ndarray, values: pd.Series, color: str) -> None:
     size = float(np.clip(40_000 / len(points), 3, 30))
+    x, y = points.T
     if pd.api.types.is_numeric_dtype(values):
         order = np.argsort(values.to_numpy(dtype=float), kind="stable")
-        ax.scatter(*points[order].T, s=size, c=values.to_numpy(dtype=float)[order], cmap="viridis", linewidths=0)
+        ax.scatter(x[order], y[order], s=size, c=values.to_numpy(dtype=float)[order], cmap="viridis", linewidths=0)
     else:
-        labels = pd.Categorical(values.astype(str))
-        colours = np.array(_colours(adata, color, labels), dtype=object)
+        labels: Any = pd.Categorical(values.astype(str))
+        colours = _colours(adata, color, labels)
         order = np.random.default_rng(0).permutation(len(points))  # no name lies on top of the others
-        ax.scatter(*points[order].T, s=size, c=colours[labels.codes[order]].tolist(), linewidths=0, rasterized=True)
+        drawn = [colours[code] for code in labels.codes[order]]
+        ax.scatter(x[order], y[order], s=size, c=drawn, linewidths=0, rasterized=True)
         for name in pd.Series(labels).value_counts().index[:_MAX_LEGEND]:
             n = int((labels == name).sum())
             ax.scatter(

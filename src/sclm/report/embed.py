@@ -132,8 +132,7 @@ def _blocks(
 ) -> list[str]:
     best = str(table["accuracy"].idxmax())
     axes = pl.embed(held_out, _TRUTH, key=KEY, seed=seed)
-    ranked = pl.perturb(held_out)
-    drawn = np.ravel(ranked)[0].figure
+    drawn = pl.perturb(held_out).figure
     shown = effects.head(8)
     keep = [c for c in ("perturbation", "shift", "null_mean", "p", "q", "n_cells") if c in shown.columns]
     return [
