@@ -8,7 +8,8 @@
 * unseen: a share of the leaf types of a data set has no training cells. Every term of the Cell Ontology is a candidate. The markers of
   the held-out terms and of all below them are taken out of the graph that any method sees; names and definitions stay. Seen and unseen
   cells are judged apart and pooled over all splits. Intervals (95 %) are of a bootstrap over types within splits, since the cells of a
-  type stand or fall together. "told": knows which share of the cells is of new types; the others expect a tenth.
+  type stand or fall together. "told": knows which share of the cells is of new types; the others expect a tenth. "forced": that share gets
+  names of new types, those cells where they come nearest, which is OnClass's own rule over a whole data set.
 * granularity: learn broad types, choose among the fine types of the data set.
 * marker_lists: the lists of the GPTCelltype study (Hou and Ji 2024) with the answers of GPT-4, SingleR, ScType and others that it published,
   all judged by the same rules on Cell Ontology ids.
