@@ -1,4 +1,4 @@
-"""What the tools wrote, as tidy DataFrames."""
+"""Tables of what the tools wrote about cells and genes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,6 @@ from sclm import results
 if TYPE_CHECKING:
     import anndata
     import pandas as pd
-
-__all__ = [
-    "annotate",
-    "embed",
-    "generate",
-    "generate_plausibility",
-    "generate_values",
-    "map_spatial",
-    "perturb",
-    "perturb_null",
-    "perturb_profiles",
-    "probabilities",
-    "translate",
-    "translate_expected",
-]
 
 
 def annotate(adata: anndata.AnnData, *, key: str = "sclm_cell_type") -> pd.DataFrame:
@@ -191,43 +176,6 @@ def generate_plausibility(adata: anndata.AnnData, *, key: str = "sclm_generate")
         If there is no such result.
     """
     return results.read(adata, key, "generate")["plausibility"].reset_index(drop=True)
-
-
-def map_spatial(adata: anndata.AnnData, *, key: str = "sclm_cell_type_fraction") -> pd.DataFrame:
-    """Fraction of every cell type in every spot.
-
-    Parameters
-    ----------
-    adata
-        Mapped by :func:`sclm.tl.map_spatial`.
-    key
-        ``key_added`` of that call.
-
-    Returns
-    -------
-    One row a spot and cell type, spot after spot: ``spot`` (name), ``cell_type`` (categorical, in the order of the columns),
-    ``fraction`` (of the mRNA), ``cell_fraction`` (of the cells) and ``standard_error`` (of ``fraction``), all float32; NaN for
-    spots without counts.
-
-    Raises
-    ------
-    KeyError
-        If there is no such result.
-    """
-    import pandas as pd
-
-    entry = results.read(adata, key, "map_spatial")
-    names = pd.Index(np.asarray(entry["categories"], dtype=object))
-    n_spots, n_types = adata.obsm[key].shape
-    values = {"fraction": key, "cell_fraction": f"{key}_cells", "standard_error": f"{key}_se"}
-    return pd.DataFrame(
-        {
-            "spot": np.repeat(np.asarray(adata.obs_names, dtype=object), n_types),
-            "cell_type": pd.Categorical.from_codes(np.tile(np.arange(n_types), n_spots), categories=names),
-            # (n_spots, n_types) → (n_spots * n_types,), spot after spot
-            **{name: np.asarray(adata.obsm[slot]).reshape(-1) for name, slot in values.items()},
-        }
-    )
 
 
 def perturb(adata: anndata.AnnData, *, key: str = "sclm_perturb") -> pd.DataFrame:
