@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sclm.evidence.backoff import BackOff, back_off
 from sclm.evidence.calibration import fit_temperature, softmax
+from sclm.evidence.claims import CLAIM_COLUMNS, Checker, Statement, claim_table, faithfulness
 from sclm.evidence.coexpression import coexpression
 from sclm.evidence.coverage import Coverage, judge_coverage, marker_scores, residual_genes, signature_markers
 from sclm.evidence.edges import strongest_edges
@@ -15,18 +16,23 @@ from sclm.evidence.profiles import judge_profiles, moved_counts
 from sclm.evidence.voting import Ballots, consensus, over_cluster
 
 __all__ = [
+    "CLAIM_COLUMNS",
     "BackOff",
     "Ballots",
+    "Checker",
     "Coverage",
     "GeneNull",
     "NullTest",
     "PermutationTest",
     "PlausibilityGuard",
     "ReferenceSpace",
+    "Statement",
     "back_off",
     "benjamini_hochberg",
+    "claim_table",
     "coexpression",
     "consensus",
+    "faithfulness",
     "fit_temperature",
     "judge_coverage",
     "judge_profiles",

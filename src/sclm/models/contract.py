@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from scipy import sparse
 
     from sclm.cells import Cells, CellSource, GeneMatch
-    from sclm.evidence import PlausibilityGuard
+    from sclm.evidence import Checker, PlausibilityGuard
 
-VERBS = ("annotate", "generate", "log_likelihood", "map", "embed", "perturb", "respond", "translate")
+VERBS = ("annotate", "generate", "log_likelihood", "map", "embed", "perturb", "respond", "translate", "describe")
 
 
 class Annotation(NamedTuple):
@@ -310,4 +310,39 @@ class Translator(Protocol):
 
     def translate(self, cells: Cells, *, proteins: Sequence[str] | None = None) -> pd.DataFrame:
         """Proteins of each cell, cells x proteins, float32; NaN for cells without counts in the model's genes."""
+        ...
+
+
+class Description(NamedTuple):
+    """Texts about a block of cells, and the statements in them.
+
+    Attributes
+    ----------
+    table
+        One row a cell, indexed as the cells: ``text`` (what the user reads: checked, statements without support taken out or said more
+        carefully) and ``faithfulness`` (float64 0-1, share of the checkable statements that were kept as they were first made; NaN where
+        none could be checked: :func:`sclm.evidence.faithfulness`).
+    claims
+        One row a statement as it was first made, with the columns of :data:`sclm.evidence.CLAIM_COLUMNS`; ``row`` is the place of its
+        cell in the block.
+    """
+
+    table: pd.DataFrame
+    claims: pd.DataFrame
+
+
+@runtime_checkable
+class Describer(Protocol):
+    """A model that writes about cells."""
+
+    def match(self, genes: pd.Index) -> GeneMatch:
+        """Overlap of the data's genes with the model's, before any work; raises where it is too small."""
+        ...
+
+    def describe(self, cells: Cells, *, checker: Checker, seed: int = 0) -> Description:
+        """One text a cell, each statement checked against the data that ``checker`` was fitted on.
+
+        Groups come as one pseudobulk cell each (summed counts, the group's name as index), with a checker of groups. A cell's text does
+        not depend on the cells beside it.
+        """
         ...
