@@ -127,9 +127,13 @@ class Judge:
         parts: Sequence[np.ndarray],
         weights: Weights,
         columns: np.ndarray,
+        loose: Sequence[int],
         share: float,
     ) -> np.ndarray:
-        """Probabilities of some answers.
+        """Probabilities of some answers: those of all, under the condition that it is one of these.
+
+        A training type that may not be answered leaves its probability to the others and to the new types in the ratio that
+        they have: a cell that was sure to be a T cell does not become the best-liked of what is left of the training types.
 
         Parameters
         ----------
@@ -141,39 +145,38 @@ class Judge:
             Fitted.
         columns
             (m,) rows of the terms that may be answered.
+        loose
+            (u,) training types that are no term and may be answered.
         share
-            Of new types among the cells, 0 to 1.
+            Of new types among the cells, 0 to 1. Where none of the answers has training cells it does not matter.
 
         Returns
         -------
-        (n, m + U) float64, rows sum to 1; the last U columns are the training types that are no term.
+        (n, m + u) float64, rows sum to 1.
         """
         seen = softmax(weights.seen.scores(*parts))
         own = parts[2]
-        named = self.places >= 0
-        result = np.zeros((len(own), len(columns) + int((~named).sum())))
+        known, free = np.isin(columns, self.places), np.zeros(len(self.terms), dtype=bool)
+        result = np.zeros((len(own), len(columns) + len(loose)))
         at = np.full(len(self.terms), -1, dtype=np.int64)
         at[columns] = np.arange(len(columns))
         for s, place in enumerate(self.places):
             if place >= 0 and at[place] >= 0:
                 result[:, at[place]] += seen[:, s]
-        result[:, len(columns) :] = seen[:, ~named]
-        fresh = ~np.isin(columns, self.places)
-        if share > 0 and fresh.any():
-            scores = np.full((len(own), len(self.terms)), -np.inf)
-            scores[:, columns[fresh]] = open_scores(fit, self.prior, seen, self.lin**_KIN)[:, columns[fresh]]
-            free = np.zeros(len(self.terms), dtype=bool)
-            free[columns[fresh]] = True
-            features = novelty_features(fit, self.prior, free, self.places, softmax(_VIEW * own))
-            chance = novelty(features, weights.novelty, share)
-            new = softmax(scores[:, columns[fresh]])
-            kept = result.sum(axis=1, keepdims=True)
-            result = np.where(kept > 0, result / np.maximum(kept, 1e-12), 0.0)
-            chance = np.where(kept[:, 0] > 1e-12, chance, 1.0)
+        result[:, len(columns) :] = seen[:, list(loose)]
+        nothing_known = not known.any() and not len(loose)
+        if (share > 0 or nothing_known) and not known.all():
+            fresh = columns[~known]
+            scores = open_scores(fit, self.prior, seen, self.lin**_KIN)[:, fresh]
+            chance = np.ones(len(own))
+            if not nothing_known:
+                free[fresh] = True
+                features = novelty_features(fit, self.prior, free, self.places, softmax(_VIEW * own))
+                chance = novelty(features, weights.novelty, share)
             result *= 1.0 - chance[:, None]
-            result[:, np.flatnonzero(fresh)] += chance[:, None] * new
+            result[:, np.flatnonzero(~known)] = chance[:, None] * softmax(scores)
         total = result.sum(axis=1, keepdims=True)
-        return np.where(total > 0, result / np.maximum(total, 1e-12), 1.0 / result.shape[1])
+        return np.where(total > 0, result / np.maximum(total, 1e-300), 1.0 / result.shape[1])
 
     def rehearse(self, lognormal: sparse.csr_matrix, codes: np.ndarray, seed: int) -> np.ndarray:
         """Weights of novelty: each training type in turn plays the new one, its cells, its markers and its prototype withheld.

@@ -279,10 +279,6 @@ class CellToSG(NeuralFamily):
         filled = np.diff(counts.indptr) > 0
         labels = [self.ontology.name_of(self.names.ids[c]) for c in columns]
         ids = [self.names.ids[c] for c in columns]
-        untermed = [s for s, p in enumerate(self.judge.places) if p < 0]
-        kept = np.concatenate(
-            [np.arange(len(columns)), len(columns) + np.flatnonzero(np.isin(untermed, loose))]
-        ).astype(int)
         labels += [self.config.labels[s] for s in loose]
         ids += [UNKNOWN] * len(loose)
         probabilities = np.full((len(filled), len(labels)), 1.0 / len(labels))
@@ -292,7 +288,7 @@ class CellToSG(NeuralFamily):
         for start in range(0, len(rows), _BLOCK):
             part = rows[start : start + _BLOCK]
             block = Cells(counts[part], pd.Index(self.vocabulary.tokens), cells.obs.iloc[part])
-            p = self._block(block, absent, columns, kept, share, mode)
+            p = self._block(block, absent, columns, loose, share, mode)
             probabilities[part] = p
             best[part] = choose(p, kin, self.config.answer_kinship if mode == "evidence" else 0.0)
         novelty = np.ones(len(filled))
@@ -351,22 +347,21 @@ class CellToSG(NeuralFamily):
         filled = np.flatnonzero(np.diff(counts.indptr) > 0)
         block = Cells(counts[filled], pd.Index(self.vocabulary.tokens), cells.obs.iloc[filled])
         columns, loose = self.answers.columns(None, None, self.judge.places)
-        kept = np.arange(len(columns) + len(loose))
         labels = [self.ontology.name_of(self.names.ids[c]) for c in columns] + [self.config.labels[s] for s in loose]
         column_of = {int(node): i for i, node in enumerate(self._gene_nodes) if node >= 0}
         return explain(
             block, self.answers, self.graph.nodes["name"].to_numpy(dtype=object), column_of,
-            lambda some: self._block(some, absent, columns, kept, self.config.novel_share, "evidence"), labels,
+            lambda some: self._block(some, absent, columns, loose, self.config.novel_share, "evidence"), labels,
             n_genes=n_genes, n_nodes=n_nodes, seed=seed,
         )  # fmt: skip
 
     def _block(
-        self, block: Cells, absent: np.ndarray | None, columns: np.ndarray, kept: np.ndarray, share: float, mode: str
+        self, block: Cells, absent: np.ndarray | None, columns: np.ndarray, loose: list[int], share: float, mode: str
     ) -> np.ndarray:
         """(n, m) probabilities of a block of filled cells."""
         if mode == "names":
             p = np.exp(self.answers.names_log_probs(block)[:, columns])
-            p = np.concatenate([p, np.zeros((len(p), len(kept) - len(columns)))], axis=1)
+            p = np.concatenate([p, np.zeros((len(p), len(loose)))], axis=1)
             return p / np.maximum(p.sum(axis=1, keepdims=True), 1e-30)
         language, contrast = self.answers.types(block)
         fit, own = self.judge.look(block.counts, absent)
@@ -375,8 +370,7 @@ class CellToSG(NeuralFamily):
         split = Discriminant(self._arrays["discriminant.weights"], self._arrays["discriminant.intercepts"])
         parts = (language - self._arrays["null"][None, :], contrast, own, split.scores(lognormal, fill))
         weights = Weights(SeenWeights(*self._arrays["seen"].tolist()), self._arrays["novelty"])
-        p = self.judge.probabilities(fit, parts, weights, columns, share)[:, kept]
-        return p / np.maximum(p.sum(axis=1, keepdims=True), 1e-12)
+        return self.judge.probabilities(fit, parts, weights, columns, loose, share)
 
     def _counts(self, cells: Cells) -> tuple[Any, np.ndarray | None]:
         """Counts of the model's genes, and which of these the data lack (None: none)."""

@@ -1,0 +1,71 @@
+"""From what the parts of a model say to probabilities of the terms that may be answered."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sclm.evidence import softmax
+from sclm.knowledge import KnowledgeGraph, Ontology, Pairs, Terms
+from sclm.models.celltosg.evidence import Fit, Prototypes
+from sclm.models.celltosg.judging import Judge, Weights
+from sclm.models.celltosg.mixture import NOVELTY_WEIGHTS, SeenWeights
+
+T_CELL, B_CELL, MONOCYTE, NEUTROPHIL, NK = "CL:0000084", "CL:0000236", "CL:0000576", "CL:0000775", "CL:0000623"
+TERMS = [T_CELL, B_CELL, MONOCYTE, NEUTROPHIL, NK]
+GENES = ["CD3E", "MS4A1", "LYZ", "NKG7"]
+WEIGHTS = Weights(SeenWeights(0.0, 0.0, 0.0, 1.0), NOVELTY_WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def judge(ontology: Ontology) -> Judge:
+    """T cell, B cell, monocyte and a label that is no term have training cells; neutrophil and NK have none."""
+    marks = pd.DataFrame({"gene": GENES, "type": [T_CELL, B_CELL, MONOCYTE, NK]})
+    graph = KnowledgeGraph.build(
+        Terms(ontology, "cell_type"), Pairs(marks, "gene-marks-cell_type", name="markers"), genes=GENES
+    )
+    flat = np.ones(4, np.float32)
+    prototypes = Prototypes(0 * flat, flat, np.eye(4, dtype=np.float32))
+    places = np.array([0, 1, 2, -1])
+    return Judge(graph, ontology, TERMS, graph.lookup("gene", GENES), prototypes, places, flat / 4)
+
+
+def said(scores: list[list[float]]) -> tuple[Fit, list[np.ndarray]]:
+    """Nothing speaks for or against any term but the discriminant."""
+    n = len(scores)
+    fit = Fit(*(np.zeros((n, len(TERMS)), np.float32) for _ in range(3)))
+    return fit, [np.zeros((n, 4)), np.zeros((n, 4)), np.zeros((n, 4)), np.array(scores)]
+
+
+def test_all_answers_together_are_the_mixture(judge: Judge) -> None:
+    fit, parts = said([[3.0, 1.0, 0.0, -1.0]])
+    p = judge.probabilities(fit, parts, WEIGHTS, np.arange(5), [3], 0.0)
+    np.testing.assert_allclose(p[0, [0, 1, 2, 5]], softmax(np.array([[3.0, 1.0, 0.0, -1.0]]))[0])
+    assert p[0, 3:5].max() == 0
+    open_ = judge.probabilities(fit, parts, WEIGHTS, np.arange(5), [3], 0.3)
+    np.testing.assert_allclose(open_.sum(axis=1), 1)
+    np.testing.assert_allclose(open_[0, [0, 1, 2, 5]] / open_[0, 0], p[0, [0, 1, 2, 5]] / p[0, 0])
+    assert open_[0, 3:5].sum() > 0
+
+
+def test_fewer_candidates_are_the_same_probabilities_under_a_condition(judge: Judge) -> None:
+    """Leaving training types out is to know that the cell is none of them: the others' ratio to the new ones stays."""
+    fit, parts = said([[9.0, 0.0, 0.0, -3.0], [0.0, 9.0, 0.0, -3.0]])
+    whole = judge.probabilities(fit, parts, WEIGHTS, np.arange(5), [3], 0.1)
+    some = judge.probabilities(fit, parts, WEIGHTS, np.array([1, 3, 4]), [], 0.1)
+    rest = whole[:, [1, 3, 4]]
+    np.testing.assert_allclose(some, rest / rest.sum(axis=1, keepdims=True), atol=1e-12)
+    # what was called a T cell is hardly a B cell for want of anything else that was learnt
+    assert some[0, 0] < 0.05
+    assert some[1, 0] > 0.9
+
+
+def test_candidates_without_training_cells_share_all_of_it(judge: Judge) -> None:
+    fit, parts = said([[9.0, 0.0, 0.0, -3.0]])
+    for share in (0.0, 0.1):
+        p = judge.probabilities(fit, parts, WEIGHTS, np.array([3, 4]), [], share)
+        np.testing.assert_allclose(p.sum(axis=1), 1)
+        assert p[0, 1] > p[0, 0]  # a T cell is more of a natural killer cell than of a neutrophil
+    alone = judge.probabilities(fit, parts, WEIGHTS, np.array([], dtype=np.int64), [3], 0.1)
+    np.testing.assert_array_equal(alone, [[1.0]])
