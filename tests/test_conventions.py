@@ -34,6 +34,7 @@ NAMESPACES = sorted(
             "metrics.generation",
             "metrics.mapping",
             "metrics.perturbation",
+            "metrics.text",
             "metrics.translation",
             "nn",
             "spatial",
