@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 
 from sclm.models.family import Family, read_config
-from sclm.nn import load_own_state, own_state
+from sclm.nn import CPULinear, load_own_state, own_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,11 +129,14 @@ class NeuralFamily(Family):
 
     @contextmanager
     def inference(self) -> Iterator[torch.nn.Module]:
-        """The network without dropout and gradients for the time of a ``with`` block; its mode is put back after."""
+        """The network without dropout and gradients for the time of a ``with`` block; its mode is put back after.
+
+        Its linear layers go through :class:`sclm.nn.CPULinear`; weights must not change inside the block.
+        """
         training = self.network.training
         self.network.eval()
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), CPULinear():
                 yield self.network
         finally:
             self.network.train(training)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sclm.nn.bucketing import buckets
     from sclm.nn.causal_lm import CausalLM
+    from sclm.nn.cpu_linear import CPULinear
     from sclm.nn.decoding import SampledNames, sample_names, write_text
     from sclm.nn.next_token import masked_log_probs
     from sclm.nn.packing import Packed
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BestNames": "trie_scoring",
+    "CPULinear": "cpu_linear",
     "CausalLM": "causal_lm",
     "HubTokenizer": "tokenizers",
     "Packed": "packing",
@@ -42,6 +44,7 @@ _HOME = {
 
 __all__ = [
     "BestNames",
+    "CPULinear",
     "CausalLM",
     "HubTokenizer",
     "Packed",
