@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sclm.evidence.aucell import SetMembers, aucell, match_sets
 from sclm.evidence.backoff import BackOff, back_off
 from sclm.evidence.calibration import fit_temperature, softmax
 from sclm.evidence.claims import CLAIM_COLUMNS, Checker, Statement, claim_table, faithfulness
@@ -13,6 +14,8 @@ from sclm.evidence.nulls import GeneNull, NullTest, benjamini_hochberg, matched_
 from sclm.evidence.permutations import PermutationTest, mean_shift_test, permutation_test
 from sclm.evidence.plausibility import PlausibilityGuard
 from sclm.evidence.profiles import judge_profiles, moved_counts
+from sclm.evidence.set_activity import SetActivity, SetBackground
+from sclm.evidence.signals import SignalTest, adjusted_scores, receiver_permutation_test
 from sclm.evidence.voting import Ballots, consensus, over_cluster
 
 __all__ = [
@@ -26,7 +29,13 @@ __all__ = [
     "PermutationTest",
     "PlausibilityGuard",
     "ReferenceSpace",
+    "SetActivity",
+    "SetBackground",
+    "SetMembers",
+    "SignalTest",
     "Statement",
+    "adjusted_scores",
+    "aucell",
     "back_off",
     "benjamini_hochberg",
     "claim_table",
@@ -37,11 +46,13 @@ __all__ = [
     "judge_coverage",
     "judge_profiles",
     "marker_scores",
+    "match_sets",
     "matched_genes",
     "mean_shift_test",
     "moved_counts",
     "over_cluster",
     "permutation_test",
+    "receiver_permutation_test",
     "residual_genes",
     "signature_markers",
     "softmax",

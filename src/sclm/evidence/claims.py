@@ -60,7 +60,17 @@ class Checker(Protocol):
 
 
 def claim_table(rows: Sequence[Sequence[object]] = ()) -> pd.DataFrame:
-    """A table with the columns and dtypes of checked statements, from rows in the order of `CLAIM_COLUMNS`."""
+    """Checked statements as a table.
+
+    Parameters
+    ----------
+    rows
+        Values in the order of `CLAIM_COLUMNS`.
+
+    Returns
+    -------
+    A table with these columns; ``row`` is int64, ``support``, ``value`` and ``q`` are float64, the others text.
+    """
     table = pd.DataFrame(list(rows), columns=list(CLAIM_COLUMNS))
     for column in CLAIM_COLUMNS:
         dtype = np.int64 if column == "row" else np.float64 if column in ("support", "value", "q") else object

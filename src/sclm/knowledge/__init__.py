@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sclm.knowledge.downloads import fetch
     from sclm.knowledge.factors import transcription_factors
+    from sclm.knowledge.gene_sets import Pathways
     from sclm.knowledge.genes import GeneIdentifiers
     from sclm.knowledge.graph_catalogue import graph_sources_available
     from sclm.knowledge.graph_sources import GeneSets, Pairs, TermLinks, Terms
@@ -24,6 +25,7 @@ __all__ = [
     "Match",
     "Ontology",
     "Pairs",
+    "Pathways",
     "TermLinks",
     "Terms",
     "antibody",
@@ -41,6 +43,7 @@ _HOMES = {
     "Match": "resolve",
     "Ontology": "ontology",
     "Pairs": "graph_sources",
+    "Pathways": "gene_sets",
     "TermLinks": "graph_sources",
     "Terms": "graph_sources",
     "antibody": "proteins",
