@@ -7,7 +7,9 @@ Networks have the sizes of the published ones and random weights (speed does not
   length that the model reads, float32, in batches of 32 in the order of the data: torch's own ``TransformerEncoder`` (scGPT), by default
   with its fused inference path, which is slower here than without; and transformers' BERT with all hidden states (Geneformer), also with
   its masked head, whose logits the original computes and throws away. Last rows pad to the longest cell of the batch only. Each
-  round takes other cells, and runs every method on them in turn; a ratio is the median over rounds.
+  round takes other cells, and runs every method on them in turn; a ratio is the median over rounds. Seconds are those of the
+  processor where one thread runs, so that other work on the machine counts little. Ours takes linear layers through oneDNN, which on
+  processors that are not Intel's is about twice as fast as the MKL of the peers; on Intel's the two are alike.
 * **Tokens**: ours beside loops over cells in the manner of the originals: for scGPT ``numpy.quantile`` and two ``digitize`` a cell, for
   Geneformer a division by medians and an ``argsort`` a cell.
 * **Memory**: highest resident memory of a process of its own that reads a file and runs ``sclm.tl.embed`` on growing numbers of cells,
@@ -123,7 +125,10 @@ def geneformer(folder: Path, preset: str, **settings: Any) -> Any:
 
 
 def network_table(name: str, model: Any, peers: dict[str, Callable], cells: Cells, rounds: int, n: int) -> None:
-    """Cells a second of ours and of the peers, on the same tokens in turn."""
+    """Cells a second of ours and of the peers, on the same tokens in turn; on one thread seconds of the processor are counted."""
+    import torch
+
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     methods = {"ours": lambda tokens: model.embed_tokens(tokens), **peers}
     rng = np.random.default_rng(0)
     took: dict[str, list[float]] = {method: [] for method in methods}
@@ -138,9 +143,9 @@ def network_table(name: str, model: Any, peers: dict[str, Callable], cells: Cell
         result = {}
         order = list(methods) if number % 2 == 0 else list(methods)[::-1]
         for method in order:
-            start = time.perf_counter()
+            start = clock()
             result[method] = methods[method](tokens)
-            took[method].append(time.perf_counter() - start)
+            took[method].append(clock() - start)
         for peer in peers:
             apart[peer] = max(apart[peer], float(np.abs(result[peer] - result["ours"]).max()))
         scale = float(np.abs(result["ours"]).max())
@@ -187,11 +192,12 @@ def token_table(folder: Path, cells: Cells, size: Size) -> None:
             model.tokenise(cells)  # compiles
             took = []
             for _ in range(5):
-                start = time.perf_counter()
+                clock = time.process_time if threads == 1 else time.perf_counter
+                start = clock()
                 theirs = loop()
-                middle = time.perf_counter()
+                middle = clock()
                 result = model.tokenise(cells)
-                took.append((time.perf_counter() - middle, middle - start))
+                took.append((clock() - middle, middle - start))
             lengths = [np.size(cell[0]) if isinstance(cell, tuple) else np.size(cell) for cell in theirs]
             if result.ids.lengths.tolist() != lengths:
                 raise ValueError(f"{name}: tokens of other lengths than the loop's")

@@ -26,8 +26,11 @@ class ProjectionEncoder:
         self.weights = np.vstack([np.zeros((1, weights.shape[1])), weights])  # (V, d)
         self.asked: list[dict[str, Any]] = []
 
+    def find(self, names: Sequence[str]) -> GeneMatch:
+        return self.vocabulary.match(names)
+
     def match(self, genes: pd.Index) -> GeneMatch:
-        return self.vocabulary.match(genes)
+        return self.find(genes)
 
     def provenance(self) -> dict[str, Any]:
         return {"family": self.family, "checkpoint": None, "sha256": "0"}

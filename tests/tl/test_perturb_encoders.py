@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,3 +71,16 @@ def test_predictions_of_a_network_beside_baselines(cells: ad.AnnData) -> None:
     for name in record["baselines"]:
         assert sclm.get.perturb_profiles(adata, name).shape == profiles.shape
     assert set(record["scores"]["method"]) == {"model", *record["baselines"]}
+
+
+def test_genes_by_the_names_that_only_the_model_knows(cells: ad.AnnData) -> None:
+    model = sclm.train("geneformer", cells, seed=0, **QUICK)
+    gene = str(cells.var_names[0])
+    token = model.vocabulary.tokens[int(model.find([gene]).ids[0])]
+    model.dictionaries = dataclasses.replace(model.dictionaries, symbols={"MY-GENE": token})
+    found = {}
+    for name in (gene, "MY-GENE"):
+        adata = cells.copy()
+        sclm.tl.perturb(adata, model, [name], n_null=40)
+        found[name] = sclm.get.perturb(adata).set_index("perturbation").loc[name, ["effect", "n_cells", "p"]].tolist()
+    assert found["MY-GENE"] == found[gene]

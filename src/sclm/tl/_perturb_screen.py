@@ -196,7 +196,7 @@ def _listed(asked: Sequence[str | Sequence[str]] | None, genes: Genes, model: An
     if empty := [asked[i] for i, group in enumerate(parts) if not all(group) or not group]:
         raise ValueError(f"each perturbation must name its genes, found {empty[0]!r}.")
     names = list(dict.fromkeys(gene for group in parts for gene in group))
-    ids = dict(zip(names, model.vocabulary.match(names).ids.tolist(), strict=True))
+    ids = dict(zip(names, model.find(names).ids.tolist(), strict=True))
     if unknown := [name for name in names if ids[name] < 0]:
         near = difflib.get_close_matches(unknown[0], [n for n in genes.name if n is not None], n=3)
         hint = f" Near {unknown[0]!r}: {', '.join(map(repr, near))}." if near else ""
