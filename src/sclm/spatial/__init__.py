@@ -1,4 +1,4 @@
-"""The spatial graph: which spots of a section lie side by side. Names are loaded on first use."""
+"""Which spots of a section lie side by side, and where two tissues meet. Names are loaded on first use."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sclm.spatial.graph import neighbour_graph, section_graph
+    from sclm.spatial.interface import Interface, find_interface, otsu_threshold, ring_width
 
-_HOME = {"neighbour_graph": "graph", "section_graph": "graph"}
+_HOME = {
+    "Interface": "interface",
+    "find_interface": "interface",
+    "neighbour_graph": "graph",
+    "otsu_threshold": "interface",
+    "ring_width": "interface",
+    "section_graph": "graph",
+}
 
-__all__ = ["neighbour_graph", "section_graph"]
+__all__ = ["Interface", "find_interface", "neighbour_graph", "otsu_threshold", "ring_width", "section_graph"]
 
 
 def __getattr__(name: str) -> Any:
