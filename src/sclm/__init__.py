@@ -6,13 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sclm import datasets, get, knowledge, metrics, models, pl, tl
+    from sclm import datasets, get, knowledge, metrics, models, pl, texts, tl
     from sclm.models import load, train
     from sclm.tl import request
 
 __version__ = "0.1.0"
 
-__all__ = ["datasets", "get", "knowledge", "load", "metrics", "models", "pl", "request", "tl", "train"]
+__all__ = ["datasets", "get", "knowledge", "load", "metrics", "models", "pl", "request", "texts", "tl", "train"]
 
 # Names that live one level down; everything else in __all__ is a submodule. Nothing is imported before it is used (PEP 562):
 # `import sclm` costs milliseconds, and a user who only annotates never pays for Lightning.
