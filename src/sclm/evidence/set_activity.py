@@ -109,7 +109,28 @@ class SetBackground:
         s3 = sparse.csr_matrix(cube) @ self.bins - (mean**3) @ self.bins
         observed = (w @ self.members).toarray() - mean @ self.members
         sums = [x.toarray() if sparse.issparse(x) else np.asarray(x) for x in (s1, s2, s3)]
-        return self._test(area(ranks, self.members, self.n_top), observed, *sums)
+        found = self._test(area(ranks, self.members, self.n_top), observed, *sums)
+        empty = np.diff(ranks.indptr) == 0  # nothing is active in a cell without counts
+        found.z[empty], found.p[empty], found.q[empty] = 0.0, 1.0, 1.0
+        return found
+
+    def group_means(
+        self, source: CellSource, codes: np.ndarray, n_groups: int, *, batch_size: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean weights inside and outside each group, two (n_groups, G) float64; cells with code -1 are in no group."""
+        total, everyone, first = np.zeros((n_groups, len(self.mean))), np.zeros(len(self.mean)), 0
+        for cells in source.blocks(batch_size):
+            of = codes[first : first + cells.n_cells]
+            w = self.ranks(cells.counts)
+            member = sparse.csr_matrix(
+                (np.ones(cells.n_cells), (of.clip(0), np.arange(cells.n_cells))), (n_groups, cells.n_cells)
+            )
+            member.data[of[member.indices] < 0] = 0.0
+            total += (member @ w).toarray()
+            everyone += np.asarray(w.sum(axis=0, dtype=np.float64)).ravel()
+            first += cells.n_cells
+        n = np.bincount(codes[codes >= 0], minlength=n_groups)[:, None].astype(np.float64)
+        return total / np.maximum(n, 1), (everyone - total) / np.maximum(len(codes) - n, 1)
 
     def groups(self, inside: np.ndarray, outside: np.ndarray) -> SetActivity:
         """Activity of groups of cells against the cells outside them.

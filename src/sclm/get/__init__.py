@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sclm.get._cells import (
     annotate,
+    annotate_explanation,
     embed,
     generate,
     generate_plausibility,
@@ -15,15 +16,20 @@ from sclm.get._cells import (
     translate,
     translate_expected,
 )
-from sclm.get._sections import map_spatial
+from sclm.get._descriptions import pathways
+from sclm.get._sections import domains, domains_stability, map_spatial
 
 __all__ = [
     "annotate",
+    "annotate_explanation",
+    "domains",
+    "domains_stability",
     "embed",
     "generate",
     "generate_plausibility",
     "generate_values",
     "map_spatial",
+    "pathways",
     "perturb",
     "perturb_null",
     "perturb_profiles",

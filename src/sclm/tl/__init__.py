@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sclm.tl._annotate import annotate
+    from sclm.tl._domains import domains
     from sclm.tl._embed import embed
     from sclm.tl._generate import generate
     from sclm.tl._map_spatial import map_spatial
+    from sclm.tl._pathways import pathways
     from sclm.tl._perturb import perturb
     from sclm.tl._request import request
     from sclm.tl._translate import translate
 
-__all__ = ["annotate", "embed", "generate", "map_spatial", "perturb", "request", "translate"]
+__all__ = ["annotate", "domains", "embed", "generate", "map_spatial", "pathways", "perturb", "request", "translate"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,183 @@
+"""Which pathways are active in cells and groups."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from sclm import results
+from sclm.cells import read_cells
+from sclm.evidence import SetBackground, match_sets
+from sclm.knowledge import Pathways
+from sclm.tl._groups import group_codes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    import anndata
+
+logger = logging.getLogger(__name__)
+
+
+def pathways(
+    adata: anndata.AnnData,
+    gene_sets: str | Path | Mapping[str, Iterable[str]] | pd.DataFrame | Pathways = "default",
+    *,
+    groupby: str | None = None,
+    layer: str | None = None,
+    gene_key: str | None = None,
+    invert_log1p: bool = False,
+    top: float = 0.05,
+    min_genes: int = 5,
+    key_added: str = "sclm_pathways",
+    batch_size: int | None = None,
+    seed: int = 0,
+    copy: bool = False,
+) -> anndata.AnnData | None:
+    r"""Score the activity of pathways in every cell and group, and say which are more active than chance.
+
+    The score is AUCell's: the area under the curve that counts how many genes of the set are among the first genes of a cell, ranked by
+    expression, over the first twentieth of all genes. The test asks whether the set scores above the mean of all cells by more than
+    sets of random genes do that rank as high in the mean of all cells: so a pathway that every cell runs is not called active anywhere,
+    and p values are comparable between large and small sets.
+
+    Parameters
+    ----------
+    adata
+        Cells with raw counts; CSR, CSC or dense, in memory, a view, backed or Dask.
+    gene_sets
+        ``"default"`` (92 Reactome pathways that tell something of a cell), ``"reactome"``, ``"wikipathways"``, the path of a GMT file such
+        as MSigDB's Hallmark, a mapping of names to genes, a decoupler net, or a :class:`sclm.knowledge.Pathways`.
+    groupby
+        Column of ``.obs`` with clusters or cell types: groups are tested as well, each against all cells outside it.
+    layer
+        Layer with the raw counts; ``.X`` where None.
+    gene_key
+        Column of ``.var`` with symbols or Ensembl ids; ``.var_names`` where None.
+    invert_log1p
+        Turn log1p-normalised counts back, where that is exact.
+    top
+        Share of the genes over which the area is taken, in (0, 1].
+    min_genes
+        Sets with fewer genes in the data are left out.
+    key_added
+        Name of the results.
+    batch_size
+        Cells read at a time; by default what fits well in memory.
+    seed
+        Of the order of genes with equal counts.
+    copy
+        Return a changed copy instead of changing ``adata``.
+
+    Returns
+    -------
+    None, or the copy. Sets, with ``key_added`` in place of ``sclm_pathways``:
+
+    ``.obsm["sclm_pathways"]`` : float32 (n_obs, n_sets)
+        Scores, 0-1.
+    ``.obsm["sclm_pathways_p"]``, ``.obsm["sclm_pathways_q"]`` : float32 (n_obs, n_sets)
+        p values, and false discovery rates among the sets of a cell.
+    ``.uns["sclm_pathways"]`` : dict
+        The record, with ``ids``, ``names`` and ``n_genes`` of the sets, and with `groupby` the table ``groups``: see
+        :func:`sclm.get.pathways`.
+
+    Raises
+    ------
+    ValueError
+        If the counts are not raw, no set has enough genes in the data, or there are fewer than two groups. The AnnData is unchanged.
+    FileNotFoundError
+        If the gene sets are no known name and no file.
+    KeyError
+        If a column or layer does not exist.
+
+    Notes
+    -----
+    AUCell: Aibar et al., Nature Methods 14 (2017). Score, normaliser and test: :func:`sclm.evidence.aucell` and
+    :class:`sclm.evidence.SetBackground`. The test takes genes as the units that are drawn (a "competitive" test); genes of a pathway
+    that are regulated together make it more optimistic than a test across donors would be.
+
+    Examples
+    --------
+    >>> import sclm
+    >>> adata = sclm.datasets.pbmc68k()
+    >>> sclm.tl.pathways(adata, groupby="cell_type")
+    >>> groups = sclm.get.pathways(adata, groups=True)
+    >>> groups[groups["group"] == "B cell"].sort_values("p")["name"].iloc[0]
+    'Signaling by the B Cell Receptor (BCR)'
+    """
+    results.check_name(key_added)
+    if not copy and getattr(adata, "is_view", False) and adata.isbacked:
+        raise ValueError(
+            "Results cannot be written into a view of a backed AnnData. Pass copy=True, or call .to_memory() on it."
+        )
+    sets = Pathways.load(gene_sets)
+    keys = [groupby] if groupby is not None else []
+    source = read_cells(adata, layer=layer, gene_key=gene_key, obs_keys=keys, invert_log1p=invert_log1p)
+    members, kept = match_sets(sets, source.genes, min_genes=min_genes)
+    if len(kept) < len(sets):
+        logger.info("%d of %d sets have %d genes or more in the data", len(kept), len(sets), min_genes)
+    codes, names = group_codes(source.obs[groupby], groupby) if groupby is not None else (None, [])
+
+    background = SetBackground.fit(source, members, top=top, seed=seed, batch_size=batch_size)
+    shape = (source.n_cells, len(kept))
+    score, p, q = (np.empty(shape, dtype=np.float32) for _ in range(3))
+    first = 0
+    with tqdm(total=source.n_cells, desc="pathways", unit=" cells", delay=2, leave=False) as bar:
+        for cells in source.blocks(batch_size):
+            found = background.cells(background.ranks(cells.counts))
+            rows = slice(first, first + cells.n_cells)
+            score[rows], p[rows], q[rows] = found.score, found.p, found.q
+            first += cells.n_cells
+            bar.update(cells.n_cells)
+
+    n_genes = background.n_genes.astype(np.int64)
+    facts: dict[str, Any] = {
+        "ids": [sets.ids[i] for i in kept],
+        "names": [sets.names[i] for i in kept],
+        "phrases": [sets.phrases[i] for i in kept],
+        "n_genes": n_genes,
+    }
+    if codes is not None:
+        inside, outside = background.group_means(source, codes, len(names), batch_size=batch_size)
+        facts["groups"] = _table(background, inside, outside, names, facts)
+    entry = results.record(
+        "pathways",
+        params={
+            "gene_sets": sets.name, "groupby": groupby, "layer": layer, "gene_key": gene_key, "invert_log1p": invert_log1p, "top": top,
+            "min_genes": min_genes,
+        },
+        seed=seed,
+        licence=sets.licence,
+        n_top=background.n_top,
+        **facts,
+    )  # fmt: skip
+    target = adata.copy() if copy and not adata.isbacked else adata.to_memory() if copy else adata
+    results.write(target, key_added, entry, obsm={key_added: score, f"{key_added}_p": p, f"{key_added}_q": q})
+    return target if copy else None
+
+
+def _table(
+    background: SetBackground, inside: np.ndarray, outside: np.ndarray, groups: list[str], facts: dict[str, Any]
+) -> pd.DataFrame:
+    """One row a group and set."""
+    found = background.groups(inside, outside)
+    other = background.groups(outside, inside).score
+    n_sets = len(facts["ids"])
+    return pd.DataFrame(
+        {
+            "group": np.repeat(np.asarray(groups, dtype=object), n_sets),
+            "id": facts["ids"] * len(groups),
+            "name": facts["names"] * len(groups),
+            "score": found.score.ravel().astype(np.float64),
+            "other": other.ravel().astype(np.float64),
+            "z": found.z.ravel().astype(np.float64),
+            "p": found.p.ravel(),
+            "q": found.q.ravel(),
+            "n_genes": np.tile(facts["n_genes"], len(groups)),
+        }
+    )
