@@ -22,6 +22,7 @@ DATA = Path(sources.__file__).with_name("data")
         "cl.obo.gz",
         "genes_human.tsv.gz",
         "knowledge_graph_human.txt.xz",
+        "ligand_receptor_human.csv",
         "transcription_factors_human.txt",
     ],
 )

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sclm.knowledge.graph_catalogue import graph_sources_available
     from sclm.knowledge.graph_sources import GeneSets, Pairs, TermLinks, Terms
     from sclm.knowledge.knowledge_graph import KnowledgeGraph
+    from sclm.knowledge.ligand_receptor import SignalPairs, ligand_receptor_pairs, ligand_receptor_sources_available
     from sclm.knowledge.ontology import Ontology
     from sclm.knowledge.proteins import Antibody, antibody, match_proteins
     from sclm.knowledge.resolve import Match
@@ -25,12 +26,15 @@ __all__ = [
     "Match",
     "Ontology",
     "Pairs",
+    "SignalPairs",
     "Pathways",
     "TermLinks",
     "Terms",
     "antibody",
     "fetch",
     "graph_sources_available",
+    "ligand_receptor_pairs",
+    "ligand_receptor_sources_available",
     "match_proteins",
     "transcription_factors",
 ]
@@ -43,12 +47,15 @@ _HOMES = {
     "Match": "resolve",
     "Ontology": "ontology",
     "Pairs": "graph_sources",
+    "SignalPairs": "ligand_receptor",
     "Pathways": "gene_sets",
     "TermLinks": "graph_sources",
     "Terms": "graph_sources",
     "antibody": "proteins",
     "fetch": "downloads",
     "graph_sources_available": "graph_catalogue",
+    "ligand_receptor_pairs": "ligand_receptor",
+    "ligand_receptor_sources_available": "ligand_receptor",
     "match_proteins": "proteins",
     "transcription_factors": "factors",
 }
