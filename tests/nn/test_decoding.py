@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sclm.nn import PrefixLM, Trie, sample_names, score_names, write_text
+from sclm.nn import Packed, PrefixLM, Trie, read_on, sample_names, score_names, write_text
 
 NAMES = ["T cell", "B cell", "T helper cell", "monocyte", "T"]
 PROMPTS = ["CD3E IL7R Type:", "MS4A1 Type:"]
@@ -103,3 +103,26 @@ def test_drawn_text_does_not_depend_on_the_rows_beside_it(lm: PrefixLM) -> None:
         write_text(lm, cached(lm, PROMPTS), max_tokens=2, temperature=-1.0)
     with pytest.raises(ValueError, match="n must be"):
         sample_names(lm, cached(lm, PROMPTS), Trie.build([[1]]), n=0)
+
+
+def test_prompts_that_are_read_on_are_those_that_are_read_at_once(lm: PrefixLM) -> None:
+    prefix = torch.randn(3, 5, lm.width, generator=torch.Generator().manual_seed(0)) * lm.rms
+    prompts = lm.pack(lm.encode(["CD3E IL7R Type:", "MS4A1 Type:", "Type:"]))
+    more = [
+        lm.pack(lm.encode(texts)) for texts in (["T", "B cell monocyte", "T helper"], ["cell", "", "cell T helper"])
+    ]
+    trie = Trie.build(lm.encode(NAMES), eos=lm.eos)
+    with torch.no_grad():
+        grown, whole = lm.prompt_cache(prefix, prompts), prompts
+        for tokens in more:
+            before = score_names(lm, grown, trie)
+            longer = read_on(lm, grown, tokens)
+            np.testing.assert_array_equal(score_names(lm, grown, trie), before)  # left as it was
+            grown, whole = longer, whole.then(tokens)
+            again = lm.prompt_cache(prefix, whole)
+            torch.testing.assert_close(grown.hidden, again.hidden, atol=1e-4, rtol=1e-4)
+            np.testing.assert_array_equal(grown.lengths, again.lengths)
+            np.testing.assert_allclose(score_names(lm, grown, trie), score_names(lm, again, trie), atol=1e-4)
+        assert write_text(lm, grown, max_tokens=6) == write_text(lm, again, max_tokens=6)
+        with pytest.raises(ValueError, match="found 2"):
+            read_on(lm, grown, Packed.of([[1], [2]]))

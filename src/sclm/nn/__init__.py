@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sclm.nn.bucketing import buckets
     from sclm.nn.causal_lm import CausalLM
     from sclm.nn.cpu_linear import CPULinear
-    from sclm.nn.decoding import SampledNames, sample_names, write_text
+    from sclm.nn.decoding import SampledNames, read_on, sample_names, write_text
     from sclm.nn.next_token import masked_log_probs
     from sclm.nn.packing import Packed
     from sclm.nn.prefix_lm import PrefixLM
@@ -36,6 +36,7 @@ _HOME = {
     "load_own_state": "state",
     "masked_log_probs": "next_token",
     "own_state": "state",
+    "read_on": "decoding",
     "sample_names": "decoding",
     "score_names": "trie_scoring",
     "seeded": "randomness",
@@ -58,6 +59,7 @@ __all__ = [
     "load_own_state",
     "masked_log_probs",
     "own_state",
+    "read_on",
     "sample_names",
     "score_names",
     "seeded",

@@ -43,6 +43,8 @@ class CausalLM(torch.nn.Module):
         Of its weights, empty where made from scratch: see :func:`sclm.nn.pretrained.fingerprint`.
     has_text
         Whether :meth:`embed` and :meth:`logits` work.
+    owned
+        Whether all weights are in :meth:`own_state`: made from scratch, or trained in full (:meth:`train_in_full`).
     """
 
     body: Any  # of transformers
@@ -65,6 +67,7 @@ class CausalLM(torch.nn.Module):
         self.base_model = base_model
         self.fingerprint = ""
         self.has_text = has_text
+        self.owned = base_model is None  # whether all weights belong to the checkpoint
 
     @classmethod
     def from_scratch(
@@ -143,6 +146,7 @@ class CausalLM(torch.nn.Module):
         name: str | Path,
         *,
         lora_rank: int = 16,
+        lora_dropout: float = 0.0,
         revision: str | None = None,
         dtype: str | torch.dtype | None = None,
         device_map: str | dict[str, Any] | None = None,
@@ -160,6 +164,8 @@ class CausalLM(torch.nn.Module):
             code from the repository is run.
         lora_rank
             Rank of :math:`A` and :math:`B`; 0 for none, which leaves nothing to train.
+        lora_dropout
+            Of what the adapters read, in training, 0 to 1.
         revision
             Commit, tag or branch on the hub.
         dtype
@@ -192,7 +198,9 @@ class CausalLM(torch.nn.Module):
             targets = [path for path, part in body.named_modules() if isinstance(part, torch.nn.Linear)]
             if not targets:
                 raise ValueError(f"{name} has no linear layers for LoRA, found {type(body).__name__}.")
-            settings = LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules=targets)
+            settings = LoraConfig(
+                r=lora_rank, lora_alpha=2 * lora_rank, target_modules=targets, lora_dropout=lora_dropout
+            )
             with seeded(seed):
                 inject_adapter_in_model(settings, body)
             for path, parameter in body.named_parameters():
@@ -364,9 +372,14 @@ class CausalLM(torch.nn.Module):
 
     # ------------------------------------------------------------------ training and checkpoints
 
+    def train_in_full(self) -> None:
+        """Let every weight learn, those of a pretrained model too; they then belong to the checkpoint."""
+        self.owned = True
+        self.requires_grad_(True)
+
     def borrowed_names(self) -> set[str]:
-        """Names in ``state_dict()`` of the pretrained model's own weights; empty where made from scratch."""
-        if self.base_model is None:
+        """Names in ``state_dict()`` of the pretrained model's own weights; empty where made from scratch or trained in full."""
+        if self.owned:
             return set()
         return {name for name in self.state_dict() if "lora_" not in name}
 

@@ -22,6 +22,42 @@ if TYPE_CHECKING:
 _TOGETHER = 64
 
 
+@torch.no_grad()
+def read_on(lm: PrefixLM, prompts: PromptCache, tokens: Packed) -> PromptCache:
+    """Prompts that were read once, continued: only the new tokens are read.
+
+    Parameters
+    ----------
+    lm
+        The language model.
+    prompts
+        From :meth:`~sclm.nn.PrefixLM.prompt_cache`, or from here; unchanged.
+    tokens
+        What follows each prompt; may be of different lengths, and empty.
+
+    Returns
+    -------
+    The longer prompts, as :meth:`~sclm.nn.PrefixLM.prompt_cache` gives them when it reads them from the beginning.
+
+    Raises
+    ------
+    ValueError
+        If there is not one sequence for each prompt, or the prompts have something added.
+    """
+    if len(tokens.ids) != len(prompts):
+        raise ValueError(f"expected one sequence for each of {len(prompts)} prompts, found {len(tokens.ids)}.")
+    if prompts.added:
+        raise ValueError(f"expected prompts that nothing was added to, found {prompts.added} added positions.")
+    n, device = tokens.ids.shape[1], prompts.lengths.device
+    longer = prompts.share()
+    before = torch.ones(1, n, n, dtype=torch.bool, device=device).tril()
+    states = lm.extend(longer, tokens.ids.to(device), torch.arange(n, device=device)[None], before)  # (B, N, D)
+    last = (tokens.lengths - 1).clamp(min=0).to(states.device)
+    hidden = states[torch.arange(len(states), device=states.device), last]
+    hidden = torch.where((tokens.lengths > 0).to(hidden.device)[:, None], hidden, prompts.hidden.to(hidden.device))
+    return longer.settled(tokens.lengths, hidden)
+
+
 class SampledNames(NamedTuple):
     """Names that were drawn.
 

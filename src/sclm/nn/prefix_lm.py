@@ -100,6 +100,7 @@ class PrefixLM(torch.nn.Module):
         name: str | Path,
         *,
         lora_rank: int = 16,
+        lora_dropout: float = 0.0,
         dtype: str | torch.dtype | None = None,
         device_map: str | dict[str, Any] | None = None,
         revision: str | None = None,
@@ -114,7 +115,7 @@ class PrefixLM(torch.nn.Module):
             ``"hf:organisation/name"`` or a folder in the layout of transformers.
         lora_rank
             Rank of the adapters; 0 for none.
-        dtype, device_map, revision, seed
+        lora_dropout, dtype, device_map, revision, seed
             As in :meth:`CausalLM.pretrained`.
         fingerprint
             What :attr:`fingerprint` must be; empty for any.
@@ -131,7 +132,13 @@ class PrefixLM(torch.nn.Module):
             If the model is not the one of the fingerprint, or a parameter is out of range.
         """
         lm = CausalLM.pretrained(
-            name, lora_rank=lora_rank, revision=revision, dtype=dtype, device_map=device_map, seed=seed
+            name,
+            lora_rank=lora_rank,
+            lora_dropout=lora_dropout,
+            revision=revision,
+            dtype=dtype,
+            device_map=device_map,
+            seed=seed,
         )
         same_base(fingerprint, lm.fingerprint, str(name))
         tokenizer = HubTokenizer(load_tokenizer(str(name), revision))

@@ -64,6 +64,34 @@ class PromptCache:
         """A copy in which each prompt stands `n` times in a row."""
         return self.rows(torch.arange(len(self), device=self.lengths.device).repeat_interleave(n))
 
+    def settled(self, lengths: torch.Tensor, hidden: torch.Tensor) -> PromptCache:
+        """A copy in which added positions have become part of the prompts, as if the prompts had been read with them.
+
+        Parameters
+        ----------
+        lengths
+            (B,) int64: so many of the E added positions, the first ones, belong to each prompt; each has seen those before it. The
+            others are dropped.
+        hidden
+            (B, D) hidden state at the last position of each longer prompt.
+
+        Returns
+        -------
+        The same B prompts, padded on the right, with nothing added.
+        """
+        lengths = lengths.to(self.lengths.device)
+        total = self.lengths + lengths
+        width = max(1, int(total.max()))
+        at = torch.arange(width, device=total.device)[None]  # (1, P')
+        old = self.lengths[:, None]
+        index = torch.where(at < old, at, self._width + at - old).clamp(max=self._width + self.added - 1)  # (B, P')
+        longer = self.share()
+        for layer in longer.cache.layers:
+            here = index.to(layer.keys.device)[:, None, :, None]
+            layer.keys = layer.keys.gather(2, here.expand(-1, layer.keys.shape[1], -1, layer.keys.shape[3]))
+            layer.values = layer.values.gather(2, here.expand(-1, layer.values.shape[1], -1, layer.values.shape[3]))
+        return PromptCache(longer.cache, total, hidden, width)
+
     def visible(self, sees: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """What N new positions see, as a number that is added to the attention: 0, or the lowest of `dtype`.
 

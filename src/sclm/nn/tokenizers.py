@@ -177,6 +177,18 @@ class HubTokenizer:
         """Number of tokens, special ones included."""
         return len(self._tokenizer)
 
+    def chat(self, system: str, user: str) -> str | None:
+        """A question as the model's chat template writes it, up to where the answer begins; None where there is no template.
+
+        Templates that name the day, as those of Llama 3 do, name 26 July 2024: the same prompt on every day.
+        """
+        if not getattr(self._tokenizer, "chat_template", None):
+            return None
+        turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        return self._tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True, date_string="26 Jul 2024"
+        )
+
     def encode(self, text: str) -> list[int]:
         """Tokens of a text, without special ones."""
         return list(self._tokenizer(text, add_special_tokens=False).input_ids)
