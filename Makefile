@@ -35,8 +35,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help:
 	@sed -n 's/^#   //p' Makefile
 
+# Threads that wait for each other sleep instead of spinning: on a machine with other work that halves the time.
 demo: $(VENV)/.for-demo
-	$(RUN) -m sclm demo $(ARGS)
+	OMP_WAIT_POLICY=PASSIVE $(RUN) -m sclm demo $(ARGS)
 
 test: $(VENV)/.for-test
 	$(TEST_THREADS) $(RUN) -m pytest -n auto $(ARGS)
