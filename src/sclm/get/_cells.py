@@ -52,6 +52,34 @@ def annotate(adata: anndata.AnnData, *, key: str = "sclm_cell_type") -> pd.DataF
     )
 
 
+def annotate_explanation(adata: anndata.AnnData, *, key: str = "sclm_cell_type") -> pd.DataFrame:
+    """Which genes and which nodes of a knowledge graph moved the answers.
+
+    Parameters
+    ----------
+    adata
+        Annotated by :func:`sclm.tl.annotate` with ``explain=``.
+    key
+        ``key_added`` of that call.
+
+    Returns
+    -------
+    One row a gene or node of an explained cell: ``cell``, ``answer``, ``kind``, ``name``, ``attention`` (share of what the model looked
+    at) and ``effect`` (log probability of the answer with it minus without it, nats). Kinds are ``"gene"`` and ``"node"``, and a row
+    ``"top genes"`` and ``"random genes"`` a cell, ``"top nodes"`` and ``"random nodes"`` likewise: all that are shown deleted together, and
+    as many others. ``adata.uns[key]["faithfulness"]`` holds their means.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result, or nothing was explained.
+    """
+    entry = results.read(adata, key, "annotate")
+    if "explanation" not in entry:
+        raise KeyError(f"adata.uns[{key!r}] has no explanation. Run sclm.tl.annotate with explain=3.")
+    return entry["explanation"].reset_index(drop=True)
+
+
 def probabilities(adata: anndata.AnnData, *, key: str = "sclm_cell_type") -> pd.DataFrame:
     """Calibrated probability of every cell type of the model.
 

@@ -17,6 +17,7 @@ from sclm.evidence.backoff import UNKNOWN
 from sclm.knowledge import Ontology
 from sclm.models.contract import Annotator
 from sclm.tl._annotate_answers import Gatherer, vocabulary_options
+from sclm.tl._annotate_explain import check_explain, explanation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +51,7 @@ def annotate(
     min_confidence: float | None = None,
     groupby: str | None = None,
     majority_voting: bool = False,
+    explain: int = 0,
     key_added: str = "sclm_cell_type",
     batch_size: int | None = None,
     seed: int = 0,
@@ -101,6 +103,9 @@ def annotate(
         Column of ``adata.obs``: cells of a group get the group's consensus; cells without a group keep their own type.
     majority_voting
         The same over small clusters that are made for it (k-means on principal components, about 50 cells each).
+    explain
+        For models that can say what moved an answer (``"celltosg"``): so many cells of each answered type are explained, drawn by
+        ``seed``. Genes and nodes of a graph are deleted one by one, so a few are enough.
     key_added
         Prefix of everything written.
     batch_size
@@ -133,14 +138,17 @@ def annotate(
         and how much probability that leaves out is in ``.uns["sclm_cell_type"]["left_out"]``. Back-off and consensus see all of it.
     ``.uns["sclm_cell_type"]`` : dict
         The record: tool, model, parameters, seed, categories and their ids, gene overlap, ontology version, and with a
-        reference how its labels were resolved.
+        reference how its labels were resolved. With ``explain=``, ``["explanation"]`` is a table of genes and nodes with the
+        attention they got and the nats that the answer loses without them, and ``["faithfulness"]`` says whether deleting what
+        is shown costs more than deleting as much else: see :func:`sclm.get.annotate_explanation`.
 
     Raises
     ------
     ValueError
         If the counts are not raw, the genes do not overlap, or an argument is out of range. The AnnData is unchanged.
     TypeError
-        If ``candidates`` or ``under`` is given to a model that names the types of its reference only.
+        If ``candidates`` or ``under`` is given to a model that names the types of its reference only, or ``explain`` to one
+        that cannot.
     KeyError
         If a column or layer does not exist.
 
@@ -181,9 +189,11 @@ def annotate(
         gene_key=reference_gene_key,
         invert_log1p=invert_log1p,
         asked={"candidates": candidates, "under": under},
+        explain=explain,
         seed=seed,
     )
     options = vocabulary_options(annotator, candidates, under)
+    check_explain(annotator, explain)
     match = annotator.match(source.genes)
     logger.info("genes: %s", match.summary())
 
@@ -213,6 +223,7 @@ def annotate(
             100 * novel, _NOVEL,
         )  # fmt: skip
 
+    explained = explanation(annotator, source, table, explain, options, seed) if explain else {}
     entry = results.record(
         "annotate",
         model=annotator.provenance() if hasattr(annotator, "provenance") else {"family": type(annotator).__name__},
@@ -229,6 +240,7 @@ def annotate(
             "min_confidence": min_confidence,
             "groupby": groupby,
             "majority_voting": majority_voting,
+            "explain": explain or None,
         },
         seed=seed,
         categories=categories["label"].tolist(),
@@ -237,6 +249,7 @@ def annotate(
         ontology=_ontology(annotator),
         **({"left_out": left_out} if left_out else {}),
         **_facts(annotator),
+        **explained,
     )
     target = adata.copy() if copy and not adata.isbacked else adata.to_memory() if copy else adata
     results.write(
@@ -267,6 +280,7 @@ def _annotator(
     gene_key: str | None,
     invert_log1p: bool,
     asked: dict[str, Any],
+    explain: int,
     seed: int,
 ) -> Any:
     """The trained model: loaded, or trained now on the genes that the reference and the data share."""
@@ -299,6 +313,7 @@ def _annotator(
     if not hasattr(family, "annotate"):
         raise ValueError(f"{model!r} does not annotate cells. Use e.g. 'logistic', the default.")
     vocabulary_options(family, **asked)  # refused before training
+    check_explain(family, explain)
     keys = [label_key] + ([batch_key] if batch_key else [])
     try:
         labelled = read_cells(reference, layer=layer, gene_key=gene_key, obs_keys=keys, invert_log1p=invert_log1p)

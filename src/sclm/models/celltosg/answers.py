@@ -45,16 +45,24 @@ class Answers:
         sequences = network.lm.encode_after(TASKS["cell_type"], [f" {label}" for label in config.labels])
         self._trie = Trie.build(sequences, eos=network.lm.eos) if config.labels else None
 
-    def types(self, cells: Cells) -> tuple[np.ndarray, np.ndarray]:
+    def types(self, cells: Cells, hidden: Sequence[np.ndarray] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """What the language model and the contrast say of the training types, (n, S) float64 each.
 
         The first is the log probability of the type's name among all tokens; the second the cosine of the cell and the type's node
         by the temperature, 0 for types without a node and for a model without graph.
+
+        Parameters
+        ----------
+        cells
+            Counts of the model's genes.
+        hidden
+            Nodes around each cell's genes that the virtual tokens must not look at, n arrays; None: they look at all.
         """
         language = np.zeros((cells.n_cells, len(self.config.labels)))
         contrast = np.zeros_like(language)
         for part, batch in self._batches(cells):
-            language[part], contrast[part] = self._types(batch)
+            seen = batch if hidden is None else _hide(batch, hidden[part])
+            language[part], contrast[part] = self._types(seen)
         return language, contrast
 
     def null(self) -> np.ndarray:
@@ -183,3 +191,11 @@ class Answers:
         if len(rows) + len(loose) < 1:
             raise ValueError(f"candidates must leave at least one term, found none (under={under!r}).")
         return rows, loose
+
+
+def _hide(batch: Batch, hidden: Sequence[np.ndarray]) -> Batch:
+    """The batch with some nodes around each cell's genes taken out."""
+    context = batch.context.clone()
+    for row, nodes in enumerate(hidden):
+        context[row, torch.isin(context[row], torch.as_tensor(nodes, device=context.device))] = -1
+    return batch._replace(context=context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,33 @@ def check_stages(stages: Sequence[str]) -> tuple[str, ...]:
     if unknown := [s for s in stages if s not in STAGES]:
         raise ValueError(f"stages must be of {', '.join(map(repr, STAGES))}, found {unknown[0]!r}.")
     return tuple(s for s in STAGES if s in stages)
+
+
+class Gate(NamedTuple):
+    """Whether the graph channel is used: cost of sentences behind their own virtual tokens and behind those of another cell.
+
+    Attributes
+    ----------
+    true, other
+        Nats a token, means over cells.
+    size
+        Mean of the paired differences over their standard deviation across cells; 0 where that is 0.
+    cheaper
+        Share of the cells whose sentence costs less behind their own tokens.
+    """
+
+    true: float
+    other: float
+    size: float
+    cheaper: float
+
+    @classmethod
+    def of(cls, true: np.ndarray, other: np.ndarray) -> Gate:
+        """From the costs (n,) of each cell."""
+        gain = other - true
+        spread = float(gain.std(ddof=1)) if len(gain) > 1 else 0.0
+        size = float(gain.mean()) / spread if spread > 0 else 0.0
+        return cls(float(true.mean()), float(other.mean()), size, float((gain > 0).mean()))
 
 
 class Trainer:
@@ -87,9 +114,11 @@ class Trainer:
         if not self.network.has_graph:
             return
         self._fit("anchor", self.encoder.anchor, self.config.anchor_epochs)
-        true, other = self.gate()
+        true, other, size, cheaper = self.gate()
         self.card["anchor held out nats a token"] = round(true, 4)
         self.card["anchor held out nats a token behind another cell's graph tokens"] = round(other, 4)
+        self.card["anchor effect size of the graph tokens, mean over standard deviation of cells"] = round(size, 2)
+        self.card["anchor share of held-out cells whose own graph tokens help more"] = round(cheaper, 3)
         if not true < other:
             logger.warning(
                 "the graph channel is not used: held-out sentences cost %.4f nats a token behind their own virtual tokens and %.4f "
@@ -155,7 +184,7 @@ class Trainer:
         )  # fmt: skip
 
     @torch.no_grad()
-    def gate(self) -> tuple[float, float]:
+    def gate(self) -> Gate:
         """Nats a token of held-out sentences, behind their own virtual tokens and behind those of the next cell."""
         rows = self.rows[self.held_out] if self.held_out.sum() > 1 else self.rows
         data = CellDataModule(
@@ -164,11 +193,10 @@ class Trainer:
         )  # fmt: skip
         training = self.network.training
         self.network.eval()
-        sums = np.zeros(3)
+        costs: tuple[list[float], list[float]] = ([], [])
         for batch in data.train_dataloader():
-            n = len(batch.ids)
-            for i, others in enumerate((False, True)):
-                sums[i] += n * float(anchor_loss(self.network.read(batch, others=others).logits, batch.targets))
-            sums[2] += n
+            for found, others in zip(costs, (False, True), strict=True):
+                logits = self.network.read(batch, others=others).logits
+                found += [float(anchor_loss(logits[[i]], batch.targets[[i]])) for i in range(len(batch.ids))]
         self.network.train(training)
-        return float(sums[0] / sums[2]), float(sums[1] / sums[2])
+        return Gate.of(*(np.array(found) for found in costs))

@@ -128,10 +128,8 @@ class CellToSG(NeuralFamily):
             Where the runs are kept, a folder a stage: a call that was killed goes on there when it is repeated.
         max_minutes
             Stop each stage after that time.
-        accelerator, devices
+        accelerator, devices, progress_bar
             Of the Lightning trainer.
-        progress_bar
-            Show one.
         seed
             Of everything random.
         **options
@@ -186,7 +184,7 @@ class CellToSG(NeuralFamily):
         rest = {k: v for k, v in arrays.items() if not k.startswith(("graph.", "network.")) and k != "words"}
         return cls(config, vocabulary, network, card, graph=graph, arrays=rest)
 
-    # ------------------------------------------------------------------ parts, made when they are first asked for
+    # ---- parts, made when they are first asked for
 
     @cached_property
     def ontology(self) -> Ontology:
@@ -275,12 +273,8 @@ class CellToSG(NeuralFamily):
         if mode not in ("evidence", "names"):
             raise ValueError(f"mode must be 'evidence' or 'names', found {mode!r}.")
         counts, absent = self._counts(cells)
-        columns, loose = self.answers.columns(candidates, under, self.judge.places)
+        columns, loose, labels, ids = self._possible(candidates, under)
         filled = np.diff(counts.indptr) > 0
-        labels = [self.ontology.name_of(self.names.ids[c]) for c in columns]
-        ids = [self.names.ids[c] for c in columns]
-        labels += [self.config.labels[s] for s in loose]
-        ids += [UNKNOWN] * len(loose)
         probabilities = np.full((len(filled), len(labels)), 1.0 / len(labels))
         best = np.zeros(len(filled), dtype=np.int64)
         rows = np.flatnonzero(filled)
@@ -301,10 +295,8 @@ class CellToSG(NeuralFamily):
 
         Parameters
         ----------
-        cells
-            Raw counts.
-        groups
-            (n,) name of each cell's group.
+        cells, groups
+            Raw counts; (n,) name of each cell's group.
         **how
             As :meth:`annotate` takes them.
 
@@ -327,43 +319,68 @@ class CellToSG(NeuralFamily):
             found[row] = text
         return found
 
-    def explain(self, cells: Cells, *, n_genes: int = 5, n_nodes: int = 3, seed: int = 0) -> pd.DataFrame:
+    def explain(
+        self,
+        cells: Cells,
+        *,
+        candidates: Sequence[str] | None = None,
+        under: str | None = None,
+        n_genes: int = 5,
+        n_nodes: int = 3,
+        seed: int = 0,
+    ) -> pd.DataFrame:
         """Which genes and nodes of the graph moved the answers: see :func:`~sclm.models.celltosg.explaining.explain`.
 
         Parameters
         ----------
         cells
-            Raw counts; a few, since each shown gene is deleted once.
-        n_genes, n_nodes
-            Rows a cell.
-        seed
-            Of the comparison.
-
-        Returns
-        -------
-        One row a gene or node, with ``attention`` and ``effect``.
+            Raw counts; a few, since what is shown is deleted piece by piece. Those without counts have no rows.
+        candidates, under
+            As :meth:`annotate` takes them.
+        n_genes, n_nodes, seed
+            Rows a cell; of the comparison.
         """
         counts, absent = self._counts(cells)
         filled = np.flatnonzero(np.diff(counts.indptr) > 0)
         block = Cells(counts[filled], pd.Index(self.vocabulary.tokens), cells.obs.iloc[filled])
-        columns, loose = self.answers.columns(None, None, self.judge.places)
-        labels = [self.ontology.name_of(self.names.ids[c]) for c in columns] + [self.config.labels[s] for s in loose]
-        column_of = {int(node): i for i, node in enumerate(self._gene_nodes) if node >= 0}
+        columns, loose, labels, _ = self._possible(candidates, under)
+        kin, weight, share = (
+            self.judge.kinship(columns, len(loose)),
+            self.config.answer_kinship,
+            self.config.novel_share,
+        )
         return explain(
-            block, self.answers, self.graph.nodes["name"].to_numpy(dtype=object), column_of,
-            lambda some: self._block(some, absent, columns, loose, self.config.novel_share, "evidence"), labels,
-            n_genes=n_genes, n_nodes=n_nodes, seed=seed,
+            block, self.answers, self.graph.nodes["name"].to_numpy(dtype=object),
+            {int(node): i for i, node in enumerate(self._gene_nodes) if node >= 0},
+            lambda some, hidden: self._block(some, absent, columns, loose, share, "evidence", hidden),
+            lambda p: choose(p, kin, weight), labels, n_genes=n_genes, n_nodes=n_nodes, seed=seed,
         )  # fmt: skip
 
+    def _possible(
+        self, candidates: Sequence[str] | None, under: str | None
+    ) -> tuple[np.ndarray, list[int], list[str], list[str]]:
+        """Rows of the terms that may be answered, training types that are no term and may be, names and ids of both."""
+        columns, loose = self.answers.columns(candidates, under, self.judge.places)
+        terms = [self.names.ids[c] for c in columns]
+        labels = [*map(self.ontology.name_of, terms), *(self.config.labels[s] for s in loose)]
+        return columns, loose, labels, terms + [UNKNOWN] * len(loose)
+
     def _block(
-        self, block: Cells, absent: np.ndarray | None, columns: np.ndarray, loose: list[int], share: float, mode: str
+        self,
+        block: Cells,
+        absent: np.ndarray | None,
+        columns: np.ndarray,
+        loose: list[int],
+        share: float,
+        mode: str,
+        hidden: Sequence[np.ndarray] | None = None,
     ) -> np.ndarray:
-        """(n, m) probabilities of a block of filled cells."""
+        """(n, m) probabilities of a block of filled cells, with some nodes hidden from the virtual tokens."""
         if mode == "names":
             p = np.exp(self.answers.names_log_probs(block)[:, columns])
             p = np.concatenate([p, np.zeros((len(p), len(loose)))], axis=1)
             return p / np.maximum(p.sum(axis=1, keepdims=True), 1e-30)
-        language, contrast = self.answers.types(block)
+        language, contrast = self.answers.types(block, hidden)
         fit, own = self.judge.look(block.counts, absent)
         lognormal = lognormal_of(block.counts, self._arrays["share"], absent)
         fill = None if absent is None else np.where(absent, self._arrays["mean"], 0.0)
