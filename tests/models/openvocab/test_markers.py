@@ -12,8 +12,8 @@ from scipy import sparse
 
 import sclm
 from sclm.cells import read_cells
+from sclm.evidence.marker_table import MARKS, MarkerTable
 from sclm.knowledge import KnowledgeGraph
-from sclm.models.openvocab.marker_table import MARKS, MarkerTable
 from sclm.models.openvocab.markers import MarkerLists
 
 if TYPE_CHECKING:

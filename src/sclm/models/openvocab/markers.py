@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from sclm.cells import GeneVocabulary
+from sclm.evidence.marker_table import MarkerTable
 from sclm.knowledge import KnowledgeGraph, Ontology
 from sclm.models.open_labels import answer
 from sclm.models.openvocab.annotator import OpenAnnotator
-from sclm.models.openvocab.marker_table import MarkerTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
