@@ -33,8 +33,11 @@ FAMILIES: dict[str, str] = {
     "pgl": "sclm.models.pgl.model:PGL",
     "cell2sentence": "sclm.models.cell2sentence.model:Cell2Sentence",
     "celltosg": "sclm.models.celltosg.model:CellToSG",
+    "cell2text": "sclm.models.cell2text.model:Cell2Text",
     "geneformer": "sclm.models.geneformer.model:Geneformer",
     "scgpt": "sclm.models.scgpt.model:ScGPT",
+    "hop-mean": "sclm.models.graphst.hops:HopMean",
+    "graphst": "sclm.models.graphst.model:GraphST",
     "deconvolution": "sclm.models.deconvolution.model:Deconvolution",
     "nnls": "sclm.models.deconvolution.nnls:NNLS",
     "tangram": "sclm.models.deconvolution.tangram:Tangram",
@@ -229,7 +232,8 @@ def train(
     seed
         Of everything random.
     **options
-        Settings of the family (the fields of its ``Config``). Encoders take ``base=``, a model, its folder or its published name, to
+        Settings of the family (the fields of its ``Config``). ``"cell2text"`` takes ``encoder=``, a model, its folder or name, or the
+        name of a family that is trained on the same cells first, with ``encoder_options=``. Encoders take ``base=``, a model, its folder or its published name, to
         go on from, and with `label_key` ``tune=`` and more: see :meth:`sclm.models.encoder.EncoderFamily.fit_labels`.
 
     Returns
@@ -276,4 +280,14 @@ def train(
         joined: Any = JoinedSource(parts)  # reads as a CellSource does
         return cls.fit(joined, seed=seed, **options)
     source = read_cells(adata, layer=layer, gene_key=gene_key, obs_keys=columns)
+    if hasattr(cls, "default_encoder"):  # reads cells through another family's encoder, which it is handed
+        options["encoder"] = _handed(options, cls.default_encoder, source, seed)
     return cls.fit(source, seed=seed, **options)
+
+
+def _handed(options: dict[str, Any], default: str, source: Any, seed: int) -> Any:
+    """The encoder of a family that needs one: as it is, loaded, or a small one trained on the same cells without their labels."""
+    encoder, settings = options.pop("encoder", None) or default, options.pop("encoder_options", None) or {}
+    if isinstance(encoder, str) and encoder in FAMILIES:
+        return family_class(encoder).fit(source, seed=seed, **({"preset": "tiny"} | settings))
+    return load(encoder)

@@ -11,7 +11,10 @@ from tqdm import tqdm
 from sclm import results
 from sclm.cells import read_cells
 from sclm.models.contract import Encoder
+from sclm.models.contract_spots import SpotEncoder
+from sclm.tl._map_spatial_section import table_of
 from sclm.tl._model import check_device, loaded, on_device
+from sclm.tl._spots import spot_vectors, surroundings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,23 +28,30 @@ logger = logging.getLogger(__name__)
 
 def embed(
     adata: anndata.AnnData,
-    model: str | Path | Family | Encoder,
+    model: str | Path | Family | Encoder | SpotEncoder,
     *,
     layer: str | None = None,
     gene_key: str | None = None,
     invert_log1p: bool = False,
     hidden_layer: int | None = None,
     pooling: str | None = None,
+    library_key: str | None = None,
+    table_key: str | None = None,
+    spatial_key: str | None = None,
     key_added: str | None = None,
     batch_size: int | None = None,
     device: str | None = None,
     seed: int = 0,
     copy: bool = False,
 ) -> anndata.AnnData | None:
-    r"""Give every cell a vector from a pretrained encoder, for neighbours, clusters and maps of cells.
+    r"""Give every cell a vector, for neighbours, clusters and maps of cells: from a pretrained encoder, or of spots in their surroundings.
 
-    Cells keep their order and none is left out. A cell's vector depends on the cell alone: not on the cells beside it, the order of the
+    Cells keep their order and none is left out. An encoder's vector depends on the cell alone: not on the cells beside it, the order of the
     genes, or `batch_size`.
+
+    ``"graphst"`` and ``"hop-mean"`` need no training: they are fitted on the sections at hand, and a spot's vector depends on the spots around
+    it. The order of spots and genes and `batch_size` change nothing. Vectors of one call cannot be compared with those of another: pass
+    sections together, with `library_key`, to compare them.
 
     Parameters
     ----------
@@ -49,7 +59,7 @@ def embed(
         Cells with raw counts; CSR, CSC or dense, in memory, a view, backed or Dask. Any number of them: memory is bounded by a block.
     model
         An encoder: a trained model, its folder, an original scGPT or Geneformer checkpoint folder, a published name, or
-        ``"hf:organisation/name"``.
+        ``"hf:organisation/name"``. For spots: ``"graphst"``, ``"hop-mean"``, or such a model.
     layer
         Layer with the raw counts; ``.X`` where None.
     gene_key
@@ -62,6 +72,14 @@ def embed(
     pooling
         How a cell's vector is taken from the states of its genes: ``"cls"`` (the state of the token in front; of unit length in scGPT) or
         ``"mean"`` (over its genes). None: as the original does.
+    library_key
+        For spots: column of ``.obs`` with the section of each, where there are several. Neighbours are of one section, and means of whole
+        sections are taken out.
+    table_key
+        For spots: table of a SpatialData; it is changed in place.
+    spatial_key
+        For spots: key of ``.obsm`` with the coordinates; ``"spatial"`` where None. Squidpy's graph in ``.obsp["spatial_connectivities"]`` is
+        used where it is there.
     key_added
         Key of everything written; ``"X_sclm_<family>"`` where None.
     batch_size
@@ -69,7 +87,8 @@ def embed(
     device
         Where the network runs for this call: ``"cpu"``, ``"cuda"``, ``"auto"`` …; where it is when None.
     seed
-        Of what is drawn while a cell is written as tokens: for scGPT, which genes are read of a cell that expresses more than fit.
+        Of what is drawn while a cell is written as tokens: for scGPT, which genes are read of a cell that expresses more than fit. For
+        ``"graphst"``, of the weights at the start and of corruptions.
     copy
         Return a changed copy instead of changing ``adata``.
 
@@ -78,23 +97,25 @@ def embed(
     None, or the copy. Sets, with ``key_added`` in place of ``X_sclm_scgpt``:
 
     ``.obsm["X_sclm_scgpt"]`` : float32 (n_obs, width)
-        Vectors; NaN for cells that express no gene of the model.
+        Vectors; NaN for cells that express no gene of the model, and for spots without counts.
     ``.uns["X_sclm_scgpt"]`` : dict
         The record: model, layer and pooling, gene overlap, share of the counts in known genes, seed.
+    ``.obsp["spatial_connectivities"]``, ``.obsp["spatial_distances"]``, ``.uns["spatial_neighbors"]``
+        For spots: the graph under squidpy's keys, where it had to be built.
 
     Raises
     ------
     ValueError
-        If the counts are not raw, the model knows less than a tenth of the genes, or an argument is out of range. The AnnData is
-        unchanged.
+        If the counts are not raw, the model knows less than a tenth of the genes, or an argument is out of range; for spots, as
+        :func:`sclm.tl.domains`. The AnnData is unchanged.
     KeyError
         If a column or layer does not exist.
     TypeError
-        If the model gives no vectors.
+        If the model gives no vectors, or has no use for an argument.
 
     Notes
     -----
-    scGPT: Cui et al., Nature Methods 21 (2024). Geneformer: Theodoris et al., Nature 618 (2023). Whether such vectors serve better than
+    GraphST: Long et al., Nature Communications 14 (2023). scGPT: Cui et al., Nature Methods 21 (2024). Geneformer: Theodoris et al., Nature 618 (2023). Whether such vectors serve better than
     principal components depends on the data (Kedzierska et al., Genome Biology 26, 2025): compare with
     :func:`sclm.pl.embed`, which shows both.
 
@@ -109,11 +130,24 @@ def embed(
     """
     if key_added is not None:
         results.check_name(key_added)
+    adata = table_of(adata, table_key)
     if not copy and getattr(adata, "is_view", False) and adata.isbacked:
         raise ValueError(
             "Results cannot be written into a view of a backed AnnData. Pass copy=True, or call .to_memory() on it."
         )
-    encoder = loaded(model, Encoder, "embed", "give cells vectors")
+    encoder = loaded(model, (Encoder, SpotEncoder), "embed", "give cells vectors")
+    of_cells, of_spots = (
+        {"hidden_layer": hidden_layer, "pooling": pooling},
+        {"library_key": library_key, "table_key": table_key, "spatial_key": spatial_key},
+    )
+    of_others = of_cells if isinstance(encoder, SpotEncoder) else of_spots
+    useless = [name for name, value in of_others.items() if value is not None]
+    if useless:
+        family = getattr(encoder, "family", type(encoder).__name__)
+        raise TypeError(f"{family!r} has no use for {useless[0]}={of_others[useless[0]]!r}. Leave it out.")
+    if isinstance(encoder, SpotEncoder):
+        read = {"layer": layer, "gene_key": gene_key, "invert_log1p": invert_log1p}
+        return _embed_spots(adata, encoder, read, of_spots, key_added, batch_size, device, seed, copy)
     check_device(encoder, device)
     key = key_added or f"X_sclm_{getattr(encoder, 'family', 'encoder')}"
     results.check_name(key)
@@ -160,4 +194,35 @@ def embed(
     )
     target = adata.copy() if copy and not adata.isbacked else adata.to_memory() if copy else adata
     results.write(target, key, entry, obsm={key: vectors})
+    return target if copy else None
+
+
+def _embed_spots(
+    table: anndata.AnnData,
+    encoder: SpotEncoder,
+    read: dict[str, Any],
+    where: dict[str, Any],
+    key_added: str | None,
+    batch_size: int | None,
+    device: str | None,
+    seed: int,
+    copy: bool,
+) -> anndata.AnnData | None:
+    """Vectors of spots in their surroundings."""
+    where["spatial_key"] = where["spatial_key"] or "spatial"
+    around = surroundings(table, spatial_key=where["spatial_key"], library_key=where["library_key"], **read)
+    vectors = spot_vectors(encoder, around, batch_size=batch_size, device=device, seed=seed)
+    key = key_added or f"X_sclm_{getattr(encoder, 'family', 'spots')}"
+    entry = results.record(
+        "embed",
+        model=encoder.provenance() if hasattr(encoder, "provenance") else {"family": type(encoder).__name__},
+        params={**read, **where},
+        seed=seed,
+        neighbours=around.origin,
+        n_spots_without_counts=int(np.isnan(vectors[:, 0]).sum()),
+        warnings=np.array(around.section.warnings, dtype=object),
+    )
+    obsp, graph = around.written()
+    target = table.copy() if copy and not table.isbacked else table.to_memory() if copy else table
+    results.write(target, key, entry, obsm={key: vectors}, obsp=obsp, uns=graph)
     return target if copy else None

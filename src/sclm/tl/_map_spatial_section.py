@@ -1,4 +1,4 @@
-"""The section of a map: its table, coordinates, libraries and spatial graph, checked before any work."""
+"""Sections of tissue: table, coordinates, libraries and spatial graph, checked before any work."""
 
 from __future__ import annotations
 
@@ -73,8 +73,10 @@ def read_section(
     library_key: str | None,
     layer: str | None,
     gene_key: str | None,
+    invert_log1p: bool = False,
+    counts: bool = True,
 ) -> Section:
-    """Counts, coordinates and libraries of an AnnData.
+    """Counts (None unless asked for), coordinates and libraries of an AnnData.
 
     Raises
     ------
@@ -84,13 +86,18 @@ def read_section(
         If coordinates or libraries are missing, have another form, or several sections come without ``library_key``.
     """
     keys = [library_key] if library_key is not None else []
-    source = read_cells(adata, layer=layer, gene_key=gene_key, obs_keys=keys)  # says first what is no AnnData
+    source: Any = None
+    if counts:  # says first what is no AnnData
+        source = read_cells(adata, layer=layer, gene_key=gene_key, obs_keys=keys, invert_log1p=invert_log1p)
+    elif library_key is not None and library_key not in adata.obs:
+        there = ", ".join(map(repr, adata.obs.columns)) or "none"
+        raise KeyError(f"library_key={library_key!r} is not in .obs, which has the columns {there}.")
     coordinates = _coordinates(adata, spatial_key)
     if library_key is None:
         _refuse_several(adata)
         library = None
     else:
-        column = source.obs[library_key]
+        column = adata.obs[library_key]
         missing = np.flatnonzero(column.isna().to_numpy())
         if len(missing):
             raise ValueError(
@@ -152,7 +159,7 @@ def _doubtful(coordinates: np.ndarray, library: np.ndarray | None) -> list[str]:
         return []
     return [
         f"{shared:,} of {n:,} spots share their coordinates with another one, as cells do that were put into one spot, or "
-        "sections that were joined without library_key=. They are mapped on their own; graphs of neighbours suffer."
+        "sections that were joined without library_key=. Each has a result of its own; graphs of neighbours suffer."
     ]
 
 
@@ -164,8 +171,8 @@ def _refuse_several(adata: anndata.AnnData) -> None:
     for column in dict.fromkeys([*([named] if named in obs else []), "library_id"]):
         if column in obs and len(found := _distinct(obs[column])) > 1:
             raise ValueError(
-                f"adata holds {len(found)} sections (.obs[{column!r}]: {_short(found)}), and platforms are compared section "
-                f"by section. Pass library_key={column!r}, or map one of them."
+                f"adata holds {len(found)} sections (.obs[{column!r}]: {_short(found)}), and spots are compared section "
+                f"by section. Pass library_key={column!r}, or take one of them."
             )
     images = adata.uns.get("spatial")
     if not isinstance(images, Mapping) or len(images) < 2:
@@ -178,7 +185,7 @@ def _refuse_several(adata: anndata.AnnData) -> None:
     likely = fitting or [c for c in _LIBRARY_COLUMNS if c in obs]
     advice = f"library_key={likely[0]!r}" if likely else "library_key= naming the column of .obs that tells them apart"
     raise ValueError(
-        f'adata holds {len(names)} sections (.uns["spatial"]: {_short(names)}), and platforms are compared section by '
+        f'adata holds {len(names)} sections (.uns["spatial"]: {_short(names)}), and spots are compared section by '
         f"section. Pass {advice}, or drop the images of other sections."
     )
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def loaded(model: Any, protocol: type, verb: str, does: str) -> Any:
+def loaded(model: Any, protocol: type | tuple[type, ...], verb: str, does: str) -> Any:
     """The model behind a name, folder or object, checked to have a verb.
 
     Parameters
@@ -19,7 +19,7 @@ def loaded(model: Any, protocol: type, verb: str, does: str) -> Any:
     model
         What the user passed as ``model=``.
     protocol
-        Of :mod:`sclm.models.contract`.
+        Of :mod:`sclm.models.contract`; several where any of them will do.
     verb
         Its name, to look up the families that have it.
     does
