@@ -179,9 +179,9 @@ def generate_values(adata: anndata.AnnData, *, key: str = "sclm_generate") -> pd
     Raises
     ------
     KeyError
-        If there is no such result.
+        If there is no such result, or the model has no training cells of its own (``"cell2sentence"``).
     """
-    return results.read(adata, key, "generate")["values"].reset_index(drop=True)
+    return _judged(adata, key, "values")
 
 
 def generate_plausibility(adata: anndata.AnnData, *, key: str = "sclm_generate") -> pd.DataFrame:
@@ -201,9 +201,20 @@ def generate_plausibility(adata: anndata.AnnData, *, key: str = "sclm_generate")
     Raises
     ------
     KeyError
-        If there is no such result.
+        If there is no such result, or the model has no training cells of its own (``"cell2sentence"``).
     """
-    return results.read(adata, key, "generate")["plausibility"].reset_index(drop=True)
+    return _judged(adata, key, "plausibility")
+
+
+def _judged(adata: anndata.AnnData, key: str, name: str) -> pd.DataFrame:
+    """A table that only models with training cells of their own write."""
+    entry = results.read(adata, key, "generate")
+    if name not in entry:
+        raise KeyError(
+            f"adata.uns[{key!r}] has no {name!r}: {entry['model'].get('family')!r} writes cells without training cells of its own, "
+            "which values and counts could be compared with. What it noted of each cell: sclm.get.generate."
+        )
+    return entry[name].reset_index(drop=True)
 
 
 def perturb(adata: anndata.AnnData, *, key: str = "sclm_perturb") -> pd.DataFrame:

@@ -283,6 +283,9 @@ def test_the_tool_writes_cells_and_stores_the_line(model: Any, tmp_path: Path) -
     written.write_h5ad(tmp_path / "cells.h5ad")
     assert ad.read_h5ad(tmp_path / "cells.h5ad").uns["sclm_generate"]["tool"] == "generate"
     assert list(sclm.get.generate(written).columns) == ["cell_type", "words", "unknown_words", "repeated_genes"]
+    for table in (sclm.get.generate_values, sclm.get.generate_plausibility):
+        with pytest.raises(KeyError, match="'cell2sentence' writes cells without training cells"):
+            table(written)
     with pytest.raises(ValueError, match="guidance means nothing to 'cell2sentence', found 1"):
         sclm.tl.generate(request, model, guidance=1.0)
 
