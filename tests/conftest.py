@@ -176,3 +176,16 @@ def write_lm() -> Callable[..., Any]:
         return model
 
     return write
+
+
+@pytest.fixture(scope="session")
+def tumour_section() -> Callable[..., anndata.AnnData]:
+    """A tumour in stroma on a grid of spots, with genes that follow tissue and depth: see tissue.py beside this file."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("sclm_test_tissue", Path(__file__).with_name("tissue.py"))
+    if spec is None or spec.loader is None:
+        raise ImportError("tissue.py is missing")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.tumour_section

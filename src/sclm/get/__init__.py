@@ -18,6 +18,7 @@ from sclm.get._cells import (
 )
 from sclm.get._descriptions import pathways
 from sclm.get._sections import domains, domains_stability, map_spatial
+from sclm.get._signals import interface, ligrec, ligrec_edges, ligrec_spots, ligrec_squidpy
 
 __all__ = [
     "annotate",
@@ -28,6 +29,11 @@ __all__ = [
     "generate",
     "generate_plausibility",
     "generate_values",
+    "interface",
+    "ligrec",
+    "ligrec_edges",
+    "ligrec_spots",
+    "ligrec_squidpy",
     "map_spatial",
     "pathways",
     "perturb",

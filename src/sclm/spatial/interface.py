@@ -36,6 +36,8 @@ class Interface(NamedTuple):
         where a section has one side only.
     removed
         Number of spots that changed sides because their island was too small.
+    threshold
+        Of the field, as it was given or chosen.
     """
 
     field: np.ndarray
@@ -44,6 +46,7 @@ class Interface(NamedTuple):
     score: np.ndarray
     distance: np.ndarray
     removed: int
+    threshold: float
 
 
 def find_interface(
@@ -52,7 +55,7 @@ def find_interface(
     graph: sp.csr_matrix,
     *,
     weight: ArrayLike | None = None,
-    threshold: float = 0.5,
+    threshold: float | None = 0.5,
     n_neighbours: int | None = None,
     min_spots: int | None = None,
 ) -> Interface:
@@ -81,7 +84,8 @@ def find_interface(
     weight
         (n,) how much each spot counts in the field, 0 or more; all the same when None.
     threshold
-        Of the field: above it is inside.
+        Of the field: above it is inside. None: where it divides the field into two groups of least variance within
+        (:func:`otsu_threshold`).
     n_neighbours
         Nearest neighbours :math:`K`, at least 3; fewer on a section of fewer spots. None: 12 on a grid, whose spots are means
         over several cells already, 30 elsewhere.
@@ -117,12 +121,14 @@ def find_interface(
             f"n_neighbours must be at least 3 and min_spots at least 1, found {n_neighbours} and {min_spots}."
         )
     field, gradient = smooth_field(place, np.where(known, t, 0.0), np.where(known, m, 0.0), n_neighbours)
+    if threshold is None:
+        threshold = otsu_threshold(field) if np.isfinite(field).any() else 0.5
     raw = np.nan_to_num(field, nan=-1.0) > threshold
     inside, removed = _without_islands(raw, graph, min_spots)
     distance = signed_distance(place, inside)
     rings = np.nan_to_num(distance, nan=np.inf) / (ring_width(place, graph) or 1.0)
     score = np.nan_to_num(gradient) * (_FLOOR + np.exp(-0.5 * rings**2))
-    return Interface(field, gradient, inside, score, distance, removed)
+    return Interface(field, gradient, inside, score, distance, removed, float(threshold))
 
 
 def on_grid(coordinates: ArrayLike) -> bool:

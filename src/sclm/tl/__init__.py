@@ -10,13 +10,27 @@ if TYPE_CHECKING:
     from sclm.tl._domains import domains
     from sclm.tl._embed import embed
     from sclm.tl._generate import generate
+    from sclm.tl._interface import interface
+    from sclm.tl._ligrec import ligrec
     from sclm.tl._map_spatial import map_spatial
     from sclm.tl._pathways import pathways
     from sclm.tl._perturb import perturb
     from sclm.tl._request import request
     from sclm.tl._translate import translate
 
-__all__ = ["annotate", "domains", "embed", "generate", "map_spatial", "pathways", "perturb", "request", "translate"]
+__all__ = [
+    "annotate",
+    "domains",
+    "embed",
+    "generate",
+    "interface",
+    "ligrec",
+    "map_spatial",
+    "pathways",
+    "perturb",
+    "request",
+    "translate",
+]
 
 
 def __getattr__(name: str) -> Any:
