@@ -57,6 +57,30 @@ def test_predicted_against_measured(translated: ad.AnnData) -> None:
     assert one[0].get_title().startswith("IgG1")
 
 
+@pytest.mark.parametrize("scale", ["clr", "minmax"])
+def test_measured_proteins_are_scaled_over_the_panel_whichever_were_asked_for(
+    translated: ad.AnnData, simulate: Callable[..., ad.AnnData], scale: str
+) -> None:
+    from sclm.cells import scale_proteins
+
+    reference = simulate(150, seed=1)
+    reference.obsm["protein"] = translated.obsm["protein"].set_axis(reference.obs_names)
+    model = sclm.train("ridge-protein", reference, protein_key="protein", scale=scale)
+    query = translated.copy()
+    query.obsm["protein"]["CD4"] = 50.0  # measured here and not in the panel: no part of its scale
+    sclm.tl.translate(query, model, proteins=["CD19", "CD3"])
+    axes = sclm.pl.translate(query, "protein", proteins=["CD3", "CD19"])
+    truth = scale_proteins(query.obsm["protein"][["CD19", "IgG1", "CD3"]].to_numpy(), scale)
+    for ax, column in zip(axes, (2, 0), strict=True):
+        np.testing.assert_allclose(ax.collections[-1].get_offsets()[:, 0], truth[:, column], atol=1e-5)
+    one = sclm.pl.translate(query, "protein", proteins=["CD3"])  # a single protein beside itself would always be 0
+    np.testing.assert_allclose(one[0].collections[-1].get_offsets()[:, 0], truth[:, 2], atol=1e-5)
+    del query.uns["sclm_protein"]["panel"]  # published weights have none: all that were measured
+    whole = scale_proteins(query.obsm["protein"].to_numpy(), scale)
+    axes = sclm.pl.translate(query, "protein", proteins=["CD3"])
+    np.testing.assert_allclose(axes[0].collections[-1].get_offsets()[:, 0], whole[:, 2], atol=1e-5)
+
+
 def test_expected_correlations_beside_the_baselines(translated: ad.AnnData) -> None:
     ax = sclm.pl.translate_expected(translated)
     widths = [bar.get_width() for bar in ax.patches]

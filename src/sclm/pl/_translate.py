@@ -38,8 +38,9 @@ def translate(
     adata
         Translated by :func:`sclm.tl.translate`, with proteins measured in the same cells.
     measured_key
-        Key of ``.obsm`` with the measured proteins, as :func:`sclm.train` reads them; brought to the scale of the prediction over
-        the proteins that both have.
+        Key of ``.obsm`` with the measured proteins, as :func:`sclm.train` reads them. Scales that compare the proteins of a cell
+        (``"clr"``, ``"minmax"``) are taken over those of the model's panel that were measured here, whichever were predicted; over
+        all measured ones where the model has no panel.
     key
         ``key_added`` of that call.
     proteins
@@ -187,7 +188,11 @@ def _pairs(adata: anndata.AnnData, measured_key: str, key: str) -> tuple[np.ndar
         raise ValueError(
             f"no protein was both predicted and measured: {', '.join(names[:4])} … against {', '.join(panel[:4])} …."
         )
-    truth = scale_proteins(values[:, places[both]], str(entry["scale"]))
+    # A cell's proteins are scaled beside one another: beside those of the whole panel, as the model learnt them.
+    known = match_proteins([str(name) for name in entry["panel"]], panel) if "panel" in entry else np.arange(len(panel))
+    beside = np.union1d(known[known >= 0], places[both])
+    scaled = scale_proteins(values[:, beside], str(entry["scale"]))
+    truth = scaled[:, np.searchsorted(beside, places[both])]
     return truth, np.asarray(adata.obsm[key])[:, both], [names[i] for i in both]
 
 

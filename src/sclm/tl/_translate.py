@@ -102,7 +102,8 @@ def translate(
         Predictions, on the scale that the record names; NaN for cells without counts in the model's genes.
     ``.uns["sclm_protein"]`` : dict
         The record: ``names`` of the columns, ``scale`` (``"clr"``, ``"minmax"``, ``"log1p"`` or ``"given"``, see
-        :func:`sclm.cells.scale_proteins`), model, gene overlap, seed, and ``expected``: one row a protein with its ``genes``,
+        :func:`sclm.cells.scale_proteins`), ``panel`` (all proteins of the model: the scale is taken over them, whichever were asked
+        for), model, gene overlap, seed, and ``expected``: one row a protein with its ``genes``,
         ``n_cells`` held out, ``correlation`` across them, ``rmse``, ``half_width_90`` of the interval that held nine in ten of them,
         and correlation and error of the baselines. Published weights come without ``expected``.
 
@@ -193,6 +194,7 @@ def translate(
         expected=expected,
         genes={"matched": match.matched, "in_model": match.in_model, "in_data": match.in_data},
         n_cells_without_genes=empty,
+        **({"panel": list(translator.proteins)} if translator.proteins else {}),
         **({"card": translator.card} if getattr(translator, "card", None) else {}),
     )
     target = adata.copy() if copy and not adata.isbacked else adata.to_memory() if copy else adata
