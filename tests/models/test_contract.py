@@ -34,6 +34,10 @@ SMALLEST = {
         "preset": "tiny", "align_epochs": 1, "reinforce_steps": 1, "progress_bar": False, "accelerator": "cpu",
         "candidates": FOUR,
     },
+    "cell2text": {
+        "preset": "tiny", "epochs": 1, "progress_bar": False, "accelerator": "cpu",
+        "encoder_options": {"max_epochs": 1, "width": 16, "layers": 2, "progress_bar": False, "accelerator": "cpu"},
+    },
     "onclass": {"candidates": FOUR}, "pagerank-voting": {"candidates": FOUR},
     "marker-lists": {"candidates": FOUR}, "hierarchical": {"candidates": FOUR},
 }  # fmt: skip

@@ -1,0 +1,176 @@
+"""Cells and their descriptions as a batch: states of genes, values of the cell, prompt and target.
+
+B cells · K gene positions · E width of the encoder · G values of the cell · L tokens of prompt and description · F fields
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from sclm.cells import log_normalise
+from sclm.nn import HubTokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from scipy import sparse
+
+    from sclm.models.cell2text.slots import Piece
+    from sclm.models.handed_encoder import GeneStates
+    from sclm.nn import PrefixLM
+
+# Of the paper: what the language model is told.
+SYSTEM = (
+    "You are a scientific assistant specialized in analyzing single-cell gene expression data. Given the gene expression profile, "
+    "describe the cell type and its characteristics clearly and concisely in professional language."
+)
+USER = "Gene expression embeddings: "
+ASK = "Description:"
+_MARK = "<<genes>>"
+_CLIP = 10.0  # of standardised values
+
+
+class Batch(NamedTuple):
+    """Cells with what is written of them."""
+
+    states: torch.Tensor  # (B, K, E) float32
+    real: torch.Tensor  # (B, K) bool
+    cell: torch.Tensor  # (B, G) float32, standardised
+    ids: torch.Tensor  # (B, L) int64: the text behind the soft tokens, then the description, padded on the right
+    prompt_lengths: torch.Tensor  # (B,) int64 tokens of that text
+    targets: torch.Tensor  # (B, L) int64: token that follows each, -100 where none is asked
+    weights: torch.Tensor  # (B, L) float32 of the targets
+    classes: torch.Tensor  # (B, F) int64 of cell type, tissue, disease; -1 where not known
+
+
+class Writer:
+    """Turns prompts and descriptions into tokens, alike in training and in use.
+
+    A model with a chat template gets the paper's system and user turns around the soft tokens. Others are asked with one word.
+
+    Parameters
+    ----------
+    lm
+        Whose tokens.
+    """
+
+    def __init__(self, lm: PrefixLM) -> None:
+        self.lm = lm
+        tokenizer = lm.tokenizer
+        chat = tokenizer.chat(SYSTEM, USER + _MARK) if isinstance(tokenizer, HubTokenizer) else None
+        if chat is not None:
+            before, _, behind = chat.partition(_MARK)
+        elif isinstance(tokenizer, HubTokenizer):
+            before, behind = f"{SYSTEM}\n{USER}", f"\n{ASK}"
+        else:
+            before, behind = "", ASK
+        ids = tokenizer.encode(before)
+        start = list(tokenizer.start)
+        self.before = ids[len(start) :] if start and ids[: len(start)] == start else ids  # the start comes by itself
+        self.prompt = tokenizer.encode(behind)
+        self._first = "" if chat is not None else " "  # in front of the description
+        self._behind = behind
+        self._seen: dict[tuple[str, str], list[int]] = {}
+
+    def words(self) -> str:
+        """Text besides descriptions that the vocabulary must hold."""
+        return ASK
+
+    def encode(self, text: str, context: str = "") -> list[int]:
+        """Tokens of a piece as it is written behind a context; without one it is the first of a description."""
+        if not context:
+            context, text = self._behind, self._first + text
+        context = context[-40:].rpartition("\n")[2].split(" ")[-1] or context[-1:]
+        if (context, text) not in self._seen:
+            self._seen[context, text] = self.lm.encode_after(context, [text])[0]
+        return self._seen[context, text]
+
+    def description(self, pieces: Sequence[Piece], slot_weight: float) -> tuple[list[int], list[float]]:
+        """Tokens of a description to its end, and the weight of each."""
+        ids: list[int] = []
+        weights: list[float] = []
+        context = ""
+        for piece in pieces:
+            tokens = self.encode(piece.text, context)
+            ids += tokens
+            weights += [slot_weight if piece.slot else 1.0] * len(tokens)
+            context = piece.text
+        if self.lm.eos is not None:
+            ids.append(self.lm.eos)
+            weights.append(1.0)
+        return ids, weights
+
+    def pack(
+        self,
+        genes: GeneStates,
+        cell: np.ndarray,
+        descriptions: Sequence[tuple[list[int], list[float]]] | None = None,
+        classes: np.ndarray | None = None,
+    ) -> Batch:
+        """A batch on the CPU.
+
+        Parameters
+        ----------
+        genes
+            Of B cells.
+        cell
+            (B, G).
+        descriptions
+            From :meth:`description`; None for prompts alone.
+        classes
+            (B, F); None for none.
+        """
+        n, prompt = len(genes.states), self.prompt
+        tails: Sequence[tuple[list[int], list[float]]] = descriptions or [([], [])] * n
+        length = len(prompt) + max((len(ids) for ids, _ in tails), default=0)
+        ids = np.zeros((n, length), dtype=np.int64)
+        targets = np.full((n, length), -100, dtype=np.int64)
+        weights = np.zeros((n, length), dtype=np.float32)
+        at = len(prompt)
+        for i, (tail, weight) in enumerate(tails):
+            ids[i, :at] = prompt
+            ids[i, at : at + len(tail)] = tail
+            targets[i, at - 1 : at - 1 + len(tail)] = tail  # position p gives token p + 1
+            weights[i, at - 1 : at - 1 + len(tail)] = weight
+        arrays = (
+            genes.states, genes.real, cell.astype(np.float32), ids, np.full(n, at, dtype=np.int64), targets, weights,
+            np.full((n, 0), -1, dtype=np.int64) if classes is None else classes,
+        )  # fmt: skip
+        return Batch(*(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays))
+
+
+class CellValues(NamedTuple):
+    """Standardised log-normalised counts; what is usual of the training cells.
+
+    Attributes
+    ----------
+    share
+        (G,) float32 share of each gene in all counts.
+    mean, scale
+        (G,) float32 of log-normalised counts (counts per 10,000 of these genes).
+    """
+
+    share: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def fit(cls, counts: sparse.csr_matrix) -> CellValues:
+        """What is usual of cells (n, G)."""
+        total = np.asarray(counts.sum(axis=0, dtype=np.float64)).ravel()
+        normal = log_normalise(counts)
+        mean = np.asarray(normal.mean(axis=0, dtype=np.float64)).ravel()
+        square = np.asarray(normal.multiply(normal).mean(axis=0, dtype=np.float64)).ravel()
+        scale = np.sqrt(np.maximum(square - mean**2, 0))
+        return cls(*(a.astype(np.float32) for a in (total / max(total.sum(), 1), mean, np.maximum(scale, 0.05))))
+
+    def of(self, counts: sparse.csr_matrix, present: np.ndarray) -> np.ndarray:
+        """(n, G) float32 of counts (n, G); genes that the data lack, not `present` (G,), stand at their mean, 0."""
+        depth = float(self.share[present].sum())  # of the genes that were measured, in a usual cell
+        normal = log_normalise(counts, 1e4 * max(depth, 1e-6)).toarray()
+        values = np.clip((normal - self.mean) / self.scale, -_CLIP, _CLIP)
+        values[:, ~present] = 0
+        return values.astype(np.float32)
