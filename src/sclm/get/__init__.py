@@ -18,7 +18,7 @@ from sclm.get._cells import (
 )
 from sclm.get._descriptions import pathways
 from sclm.get._sections import domains, domains_stability, map_spatial
-from sclm.get._signals import interface, ligrec, ligrec_edges, ligrec_spots, ligrec_squidpy
+from sclm.get._signals import interface, interface_profile, ligrec, ligrec_edges, ligrec_spots, ligrec_squidpy
 
 __all__ = [
     "annotate",
@@ -30,6 +30,7 @@ __all__ = [
     "generate_plausibility",
     "generate_values",
     "interface",
+    "interface_profile",
     "ligrec",
     "ligrec_edges",
     "ligrec_spots",

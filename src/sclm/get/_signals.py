@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sclm import results
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     import anndata
     import pandas as pd
+
+_FEWEST = 5  # spots of a bin
 
 
 def interface(adata: anndata.AnnData, *, key: str = "sclm_interface") -> pd.DataFrame:
@@ -196,3 +201,107 @@ def _pair(adata: anndata.AnnData, ligand: str, receptor: str, key: str) -> int:
         there = ", ".join(f"{a} → {b}" for a, b in zip(listed["ligand"][:10], listed["receptor"][:10], strict=True))
         raise KeyError(f"{ligand} → {receptor} is no pair of {key!r}; it has {len(pairs)}, such as {there}.")
     return int(found[0])
+
+
+def interface_profile(
+    adata: anndata.AnnData,
+    names: str | Sequence[str] | None = None,
+    *,
+    key: str = "sclm_interface",
+    signals: str = "sclm_ligrec",
+    bin_width: float | None = None,
+    max_distance: float | None = None,
+    layer: str | None = None,
+) -> pd.DataFrame:
+    """What changes with the distance from a border: cell types, genes, signals.
+
+    Parameters
+    ----------
+    adata
+        With an interface of :func:`sclm.tl.interface`.
+    names
+        What to follow: groups of the interface, numeric columns of ``.obs``, genes (log-normalised from raw counts), or pairs of
+        :func:`sclm.tl.ligrec` as ``"CXCL12 → CXCR4"``. All groups when None.
+    key
+        ``key_added`` of the interface.
+    signals
+        ``key_added`` of the signals.
+    bin_width
+        Width of the bins in the units of the coordinates; one ring of neighbours when None. No bin reaches across the border.
+    max_distance
+        Farther spots are left out; none when None.
+    layer
+        Layer with the raw counts, for genes; ``.X`` where None.
+
+    Returns
+    -------
+    One row a name and bin with at least 5 spots: ``name``, ``kind`` (``"group"``, ``"column"``, ``"gene"`` or ``"signal"``), ``distance``
+    (middle of the bin, negative inside), ``mean``, ``se`` (standard error as if spots were independent, which neighbours are not),
+    ``n_spots``. Sections are pooled; of signals at an interface only spots with an edge there count.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result, or a name is none of these.
+    ValueError
+        If a bin has no width, or no bin is left.
+    """
+    import pandas as pd
+
+    entry = results.read(adata, key, "interface")
+    distance = adata.obs[f"{key}_distance"].to_numpy(dtype=np.float64)
+    width = float(np.median(entry["sections"]["ring"])) if bin_width is None else float(bin_width)
+    if not 0 < width < np.inf:
+        raise ValueError(f"bin_width must be a distance above 0, found {width}.")
+    near = np.isfinite(distance) if max_distance is None else np.abs(distance) <= max_distance
+    # (0, width] is bin 1, and bin -1 on the inner side: a spot on a ring belongs to that ring
+    code = np.where(near, np.sign(distance) * np.maximum(np.ceil(np.abs(distance) / width - 1e-6), 1), 0)
+    rows = []
+    for name, kind, values in _followed(adata, entry, names, signals, layer):
+        for b in np.unique(code[near]).astype(int):
+            own = values[near & (code == b)]
+            own = own[np.isfinite(own)]
+            if len(own) >= _FEWEST:
+                se = own.std(ddof=1) / np.sqrt(len(own))
+                rows.append((name, kind, float((b - 0.5 * np.sign(b)) * width), own.mean(), se, len(own)))
+    if not rows:
+        raise ValueError(f"no bin of width {width:g} has {_FEWEST} spots. Pass a larger bin_width= or max_distance=.")
+    return pd.DataFrame(rows, columns=["name", "kind", "distance", "mean", "se", "n_spots"])
+
+
+def _followed(
+    adata: anndata.AnnData, entry: Mapping[str, Any], names: str | Sequence[str] | None, signals: str, layer: str | None
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Name, kind and value in each spot of what a profile follows."""
+    from sclm.cells import log_normalise, read_cells
+    from sclm.cells.shares import read_shares
+
+    shares = read_shares(adata, entry["params"]["groups"])
+    asked = list(shares.names) if names is None else [names] if isinstance(names, str) else [str(n) for n in names]
+    record = adata.uns.get(signals)
+    pairs = record["pairs"] if isinstance(record, Mapping) and record.get("tool") == "ligrec" else None
+    labels = [] if pairs is None else [f"{a} → {b}" for a, b in zip(pairs["ligand"], pairs["receptor"], strict=True)]
+    found: dict[str, tuple[str, np.ndarray]] = {}
+    for name in asked:
+        if name in shares.names:
+            found[name] = "group", shares.share[:, shares.names.index(name)]
+        elif name in labels:
+            values = adata.obsm[signals][:, [labels.index(name)]].toarray().ravel().astype(np.float64)
+            there = np.asarray(adata.obsp[f"{signals}_connectivities"].sum(axis=1)).ravel() > 0
+            found[name] = "signal", np.where(there, values, np.nan)
+        elif name in adata.obs and np.issubdtype(adata.obs[name].dtype, np.number):
+            found[name] = "column", adata.obs[name].to_numpy(dtype=np.float64)
+    genes = [name for name in asked if name not in found]
+    unknown = [name for name in genes if name not in adata.var_names]
+    if unknown:
+        raise KeyError(
+            f"{unknown[0]!r} is no group ({', '.join(map(repr, shares.names[:10]))}), numeric column of .obs, gene, or pair of signals"
+            + (f" such as {labels[0]!r}." if labels else ".")
+        )
+    if genes:
+        source = read_cells(adata, layer=layer)
+        columns = source.genes.get_indexer(genes)
+        logs = [log_normalise(block.counts)[:, columns].toarray() for block in source.blocks()]
+        found |= {name: ("gene", np.concatenate(logs)[:, i].astype(np.float64)) for i, name in enumerate(genes)}
+    for name in asked:
+        yield name, *found[name]

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
         generate_mean_variance,
         generate_umap,
     )
+    from sclm.pl._interface import interface
+    from sclm.pl._ligrec import ligrec
     from sclm.pl._map_spatial import map_spatial
     from sclm.pl._perturb import perturb, perturb_profiles, perturb_ranks
     from sclm.pl._translate import translate, translate_expected
@@ -29,6 +31,8 @@ __all__ = [
     "generate_markers",
     "generate_mean_variance",
     "generate_umap",
+    "interface",
+    "ligrec",
     "map_spatial",
     "perturb",
     "perturb_profiles",
@@ -37,7 +41,7 @@ __all__ = [
     "translate_expected",
 ]
 
-_TOOLS = ("annotate", "embed", "generate", "map_spatial", "perturb", "translate")
+_TOOLS = ("annotate", "embed", "generate", "interface", "ligrec", "map_spatial", "perturb", "translate")
 _HOMES = {
     name: next(f"_{tool}" for tool in _TOOLS if name.startswith(tool)) for name in __all__
 }  # the file of the tool

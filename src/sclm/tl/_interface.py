@@ -12,7 +12,7 @@ import pandas as pd
 from sclm import results
 from sclm.spatial import find_interface, ring_width
 from sclm.tl._map_spatial_section import read_section, table_of
-from sclm.tl._spot_shares import Shares, read_shares
+from sclm.cells.shares import Shares, read_shares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

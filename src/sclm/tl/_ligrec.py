@@ -14,7 +14,7 @@ from sclm.tl._ligrec_graph import edges_of, groups_of
 from sclm.tl._ligrec_pairs import read_expression
 from sclm.tl._ligrec_scores import spot_signals, table_of_tests
 from sclm.tl._map_spatial_section import read_section, table_of
-from sclm.tl._spot_shares import read_shares
+from sclm.cells.shares import read_shares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from sclm import results
 from sclm.spatial import reading_order, section_graph
 from sclm.tl._map_spatial_section import GRAPH
-from sclm.tl._spot_shares import Shares, read_shares
+from sclm.cells.shares import Shares, read_shares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

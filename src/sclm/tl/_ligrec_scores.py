@@ -14,7 +14,7 @@ from sclm.evidence import adjusted_scores, benjamini_hochberg, receiver_permutat
 if TYPE_CHECKING:
     from sclm.tl._ligrec_graph import Sides, Spots
     from sclm.tl._ligrec_pairs import Expression
-    from sclm.tl._spot_shares import Shares
+    from sclm.cells.shares import Shares
 
 _LEAST_EDGES = 10.0  # expected edges from source to target below which a combination says nothing
 _FDR = 0.05
