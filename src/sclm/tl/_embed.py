@@ -157,6 +157,12 @@ def embed(
     source = read_cells(adata, layer=layer, gene_key=gene_key, obs_keys=asked, invert_log1p=invert_log1p)
     match = encoder.match(source.genes)
     logger.info("genes: %s", match.summary())
+    strangers = encoder.n_of_unknown_batch(source.obs) if hasattr(encoder, "n_of_unknown_batch") else 0
+    if strangers:
+        logger.warning(
+            "%d of %d cells are of no batch that the model knows (%s): they are read as a mixture of all its batches.",
+            strangers, source.n_cells, ", ".join(asked) or "the data lack its column of batches",
+        )  # fmt: skip
     options: dict[str, Any] = {"hidden_layer": hidden_layer, "pooling": pooling}
     if hasattr(encoder, "chosen"):
         options["hidden_layer"], options["pooling"] = encoder.chosen(**options)
@@ -191,6 +197,7 @@ def embed(
         genes={"matched": match.matched, "in_model": match.in_model, "in_data": match.in_data},
         counts_in_known_genes=known / total if total else 0.0,
         n_cells_without_genes=empty,
+        n_cells_of_unknown_batch=strangers,
     )
     target = adata.copy() if copy and not adata.isbacked else adata.to_memory() if copy else adata
     results.write(target, key, entry, obsm={key: vectors})

@@ -36,7 +36,7 @@ def by_lists(cell: list[int], listed: list[int], kind: str, version: str, max_le
             return None
     else:
         new = (listed + rest)[: max_length - (2 if version == "V2" else 0)]
-        if not genes or genes[: len(listed)] == listed:
+        if not genes or (len(listed) == 1 and genes[:1] == listed):  # a group that leads already stays
             return None
     return new if version == "V1" else [2, *new, 3]
 

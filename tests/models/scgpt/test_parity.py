@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
 
 import sclm
+from sclm.cells import Cells
 from sclm.models.scgpt.attention import column_ranks, rank_scores
 from sclm.models.scgpt.checkpoint import convert
 from sclm.models.scgpt.generative import generate
@@ -132,6 +134,37 @@ def test_annotation(
     found = convert(stored("annotation_best_model.pt")).network(*batch)
     close(found.classes, expected["cls_output"])
     close(found.cell, expected["cell_emb"])
+
+
+def test_annotation_by_the_verb(
+    stored: Callable[[str], Path], batch: tuple[Any, ...], arrays: Callable[[str], dict[str, Any]]
+) -> None:
+    """The head's classes are read as fine-tuned models are: 0 at <cls>, the state as it is; names are given by hand."""
+    model = convert(stored("annotation_best_model.pt"))
+    assert model.config.cls_value == 0
+    genes = [model.vocabulary.tokens[i] for i in np.flatnonzero(model.vocabulary.is_gene)[:50]]
+    dense = np.random.default_rng(0).poisson(1.0, (6, 50)).astype(np.float32)
+    dense[5] = 0
+    counts = sp.csr_matrix(dense)
+    cells = Cells(counts, pd.Index(genes), pd.DataFrame(index=[f"c{i}" for i in range(6)]))
+    found = model.class_probabilities(cells)
+    for i in range(5):
+        row = counts[i]
+        ids = torch.tensor([[model.cls_id, *model.vocabulary.lookup([genes[g] for g in row.indices])]])
+        values = torch.tensor([[0.0, *model.bins(row)]])
+        with torch.inference_mode():
+            expected = model.network(ids, values, torch.ones_like(ids, dtype=torch.bool)).classes.softmax(dim=-1)
+        np.testing.assert_allclose(found.iloc[i], expected[0], atol=1e-5)
+    assert found.iloc[5].isna().all()
+    names = ["T cell", "B cell", "something", *map(str, range(len(found.columns) - 3))]
+    with pytest.raises(ValueError, match=f"names must be {len(names)} different ones"):
+        model.name_classes(names[:2])
+    model.name_classes(names)
+    answer = model.annotate(cells)
+    best = found.iloc[:5].to_numpy().argmax(axis=1)
+    assert answer.table["label"].tolist() == [names[b] for b in best] + ["unknown"]
+    assert answer.categories["ontology_term_id"].tolist()[:3] == ["CL:0000084", "CL:0000236", "unknown"]
+    assert answer.table["novelty"].isna().tolist() == [True] * 5 + [False]
 
 
 @torch.inference_mode()

@@ -253,6 +253,32 @@ def test_an_integrated_model_reads_the_batch(integrated: Any, two_batches: ad.An
     np.testing.assert_allclose(integrated.embed(other), integrated.embed(none), atol=1e-6)
 
 
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_types_learnt_on_an_integrated_model_leave_its_statistics(
+    integrated: Any, two_batches: ad.AnnData, tune: str
+) -> None:
+    """While types are learnt no batch is named: all statistics stay, or those of one batch would drift from what naming reads."""
+    before = {name: tensor.clone() for name, tensor in integrated.network.named_buffers()}
+    model = sclm.train(
+        "scgpt", two_batches, label_key="cell_type", base=integrated, tune=tune, max_epochs=12, learning_rate=1e-3,
+        progress_bar=False, accelerator="cpu",
+    )  # fmt: skip
+    for name, tensor in model.network.named_buffers():
+        assert torch.equal(tensor, before[name]), name
+    assert model.card["held_out_accuracy"] > 0.2 + model.card["held_out_accuracy_of_the_majority_type"]
+
+
+def test_unknown_batches_are_said(integrated: Any, two_batches: ad.AnnData, caplog: pytest.LogCaptureFixture) -> None:
+    known, unknown, mixed = two_batches.copy(), two_batches.copy(), two_batches.copy()
+    del unknown.obs["run"]
+    mixed.obs["run"] = np.where(np.arange(240) < 7, "r9", mixed.obs["run"])
+    for adata, n in ((known, 0), (unknown, 240), (mixed, 7)):
+        caplog.clear()
+        sclm.tl.embed(adata, integrated)
+        assert adata.uns["X_sclm_scgpt"]["n_cells_of_unknown_batch"] == n
+        assert (f"{n} of 240 cells are of no batch that the model knows" in caplog.text) == (n > 0)
+
+
 def test_integration_with_zeros(two_batches: ad.AnnData) -> None:
     model = sclm.train(
         "scgpt", two_batches, objective="integration", batch_key="run", include_zeros=True, n_panel=30, **QUICK

@@ -10,10 +10,8 @@ import pandas as pd
 import torch
 
 from sclm.cells import align
-from sclm.evidence.backoff import UNKNOWN
-from sclm.knowledge import Ontology
-from sclm.models.contract import Annotation
 from sclm.models.encoder import EncoderFamily, Tokens, take_ragged
+from sclm.models.foreign_classes import class_annotation, class_terms
 from sclm.models.geneformer.dictionaries import SPECIAL, Dictionaries
 from sclm.models.geneformer.network import GeneformerConfig, GeneformerNetwork
 from sclm.models.geneformer.perturbation import gene_cosines, perturbed_tokens, references
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
     from sclm.cells import Cells, CellSource, GeneMatch, GeneVocabulary, Ragged
+    from sclm.models.contract import Annotation
 
 
 class Geneformer(EncoderFamily):
@@ -297,28 +296,12 @@ class Geneformer(EncoderFamily):
         """
         if self.head is not None or self.config.head != "cell":
             return super().annotate(cells)
-        probabilities = self._cell_probabilities(self.tokenise(cells))
-        filled = ~np.isnan(probabilities[:, 0])
-        probabilities[~filled] = 1.0 / len(self.config.classes)
-        best = probabilities.argmax(axis=1)
-        categories = self._categories
-        named = categories.iloc[best].set_axis(cells.obs.index, axis=0)
-        table = named.where(np.repeat(filled[:, None], 2, axis=1), UNKNOWN)
-        table["confidence"] = np.where(filled, probabilities.max(axis=1).astype(np.float64), 0.0)
-        table["novelty"] = np.where(filled, np.nan, 1.0)
-        return Annotation(table, probabilities, categories)
+        return class_annotation(self._cell_probabilities(self.tokenise(cells)), self._terms, cells.obs.index)
 
     @cached_property
-    def _categories(self) -> pd.DataFrame:
+    def _terms(self) -> pd.DataFrame:
         """Name and ontology term of each class."""
-        found = Ontology.load("cl").resolve_many(list(self.config.classes))
-        sure = ~found["kind"].isin(["fuzzy", "none"]).to_numpy()
-        return pd.DataFrame(
-            {
-                "label": np.where(sure, found["name"], np.array(self.config.classes, dtype=object)),
-                "ontology_term_id": np.where(sure, found["term_id"], UNKNOWN),
-            }
-        )
+        return class_terms(self.config.classes)
 
     def _require_head(self, head: str) -> None:
         if self.config.head != head:

@@ -67,7 +67,12 @@ def perturbed_tokens(
     if kind == "delete":
         rows = np.flatnonzero((n_hit == listed.size) & (n_rest > 0))
     else:
-        rows = np.flatnonzero((sequences.lengths > 0) & ~_leads(sequences, listed))
+        movable = sequences.lengths > 0
+        if (
+            listed.size == 1
+        ):  # a gene that is first already cannot move, and the original leaves such cells out; of a group it keeps them
+            movable &= ~_leads(sequences, listed)
+        rows = np.flatnonzero(movable)
     some = take_ragged(sequences, rows)
     kept = take_ragged(Ragged(~hit, sequences.offsets), rows).values
     rest = Ragged(some.values[kept], np.concatenate([[0], np.cumsum(n_rest[rows])]))

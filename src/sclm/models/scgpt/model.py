@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -13,7 +14,9 @@ from torch.nn import functional
 from sclm.cells import log_normalise
 from sclm.cells.columns import move_columns
 from sclm.models.encoder import EncoderFamily, Tokens
+from sclm.models.foreign_classes import class_annotation, class_terms
 from sclm.models.scgpt.attention import attention_scores
+from sclm.models.scgpt.classes import class_probabilities
 from sclm.models.scgpt.config import ScGPTConfig
 from sclm.models.scgpt.fitting import fit_encoder
 from sclm.models.scgpt.network import ScGPTNetwork
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
     from sclm.cells import Cells, CellSource, GeneMatch, GeneVocabulary
+    from sclm.models.contract import Annotation
 
 _PANEL_SHARE = 0.1  # of the genes that a model with zeros reads, which the data must hold
 
@@ -208,6 +212,12 @@ class ScGPT(EncoderFamily):
     def tokenise(self, cells: Cells, *, seed: int = 0) -> Tokens:
         """``<cls>`` and the cell's genes with their bins; see :func:`~sclm.models.scgpt.tokens.cell_tokens`."""
         counts, ids = self.known_counts(cells)
+        room = self.config.max_length - (self.cls_id is not None)
+        if self.config.include_zeros and ids.size > room:
+            raise ValueError(
+                f"This model reads zeros too, at most {room:,} genes, and knows {ids.size:,} of the data. Pass the variable genes that it was "
+                "tuned on: a random choice would be zeros mostly."
+            )
         return cell_tokens(counts, ids, self.config, cls_id=self.cls_id, seed=seed)
 
     def bins(self, counts: sp.csr_matrix, *, seed: int = 0) -> np.ndarray:
@@ -247,6 +257,10 @@ class ScGPT(EncoderFamily):
         states = self.network.encode(self._inputs(ids, values, real), real, layer, only_first=first)
         return self.pool(states, ids, values, real, pooling)
 
+    def encode_first(self, ids: torch.Tensor, values: torch.Tensor | None, real: torch.Tensor) -> torch.Tensor:
+        """States (B, D) of position 0 after the last layer, as they are."""
+        return self.network.encode(self._inputs(ids, values, real), real, self.n_layers, only_first=True)[:, 0]
+
     def _inputs(self, ids: torch.Tensor, values: torch.Tensor | None, real: torch.Tensor) -> torch.Tensor:
         if values is None:
             raise ValueError("scGPT reads a value for each token, found none: make tokens with model.tokenise(cells).")
@@ -280,6 +294,31 @@ class ScGPT(EncoderFamily):
             found = self.network.genes(torch.from_numpy(genes).to(self.device)).float().cpu().numpy()
         return pd.DataFrame(found, index=pd.Index([self.vocabulary.tokens[i] for i in genes]))
 
+    # Classes of a fine-tuned checkpoint ------------------------------------------------------------------------------
+
+    def class_probabilities(self, cells: Cells) -> pd.DataFrame:
+        """Cells x classes of the head, float32; see :func:`~sclm.models.scgpt.classes.class_probabilities`."""
+        return class_probabilities(self, cells)
+
+    def name_classes(self, names: Sequence[str]) -> None:
+        """Name the classes of the head, which scGPT's files number only: `names` in the order of the numbers, kept by ``save``."""
+        if len(names) != len(self.config.classes) or len(set(names)) != len(names):
+            raise ValueError(
+                f"names must be {len(self.config.classes)} different ones, one a class of the head, found {len(set(names))}."
+            )
+        self.config = dataclasses.replace(self.config, classes=tuple(map(str, names)))
+
+    def annotate(self, cells: Cells) -> Annotation:
+        """Names for a block of cells: what the model learnt (:meth:`fit_labels`), or the classes of its authors' head.
+
+        The latter are numbers until :meth:`name_classes`; names of types get their terms of the Cell Ontology. Nothing has calibrated
+        their probabilities, and novelty is NaN, since the reference is not known. ValueError if the model names no cells.
+        """
+        if self.head is not None or not self.config.classes:
+            return super().annotate(cells)
+        found = self.class_probabilities(cells).to_numpy()
+        return class_annotation(found, class_terms(self.config.classes), cells.obs.index)
+
     # Batches ---------------------------------------------------------------------------------------------------------
 
     def embed(
@@ -307,6 +346,10 @@ class ScGPT(EncoderFamily):
         if key is None or key not in obs.columns:
             return np.full(len(obs), -1, np.int64)
         return pd.Index(self.config.batches).get_indexer(pd.Index(obs[key].astype(str))).astype(np.int64)
+
+    def n_of_unknown_batch(self, obs: pd.DataFrame) -> int:
+        """Cells that are normalised by the statistics of all batches together, for want of one that the model knows."""
+        return int((self.batch_codes(obs) < 0).sum()) if self.config.input_norm == "domain" else 0
 
     @contextmanager
     def _reading_batch(self, code: int) -> Iterator[None]:

@@ -119,8 +119,12 @@ class FeatureNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(width)) if affine else None
 
     def forward(self, x: torch.Tensor, real: torch.Tensor, sets: torch.Tensor | None) -> torch.Tensor:
-        """Normalise inputs (B, L, D) by the statistics of each cell's set (B,); without sets by those of all sets together."""
-        if self.training:
+        """Normalise inputs (B, L, D) by the statistics of each cell's set (B,); without sets by those of all sets together.
+
+        In training the statistics are those of the batch of cells; but where there are several sets and the cells' are not named, as
+        while types are learnt on top of an integrating network, they stay as they are: those of no set can be learnt.
+        """
+        if self.training and (sets is not None or len(self.mean) == 1):
             if sets is None:
                 sets = x.new_zeros(len(x), dtype=torch.long)
             x = self._learn(x, real, sets)

@@ -8,12 +8,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from sclm.cells import log_normalise
+from sclm.cells.dispersion import standardised_dispersion
 
 if TYPE_CHECKING:
     from sclm.cells import CellSource
 
-_LEVELS = 20  # groups of genes of similar abundance, at most
-_OF_A_LEVEL = 40  # genes in one, at least
 _FEWEST = 3  # cells that must express a gene
 
 
@@ -71,7 +70,11 @@ def variable_genes(
             squares[batch] += np.asarray(some.multiply(some).sum(axis=0)).ravel()
     used = counted > 1
     scores = np.mean(
-        [_scores(s / n, q / n) for s, q, n in zip(sums[used], squares[used], counted[used], strict=True)], axis=0
+        [
+            standardised_dispersion(s / n, q / n)
+            for s, q, n in zip(sums[used], squares[used], counted[used], strict=True)
+        ],
+        axis=0,
     )
     scores[expressed < min(_FEWEST, source.n_cells)] = -np.inf
     order = np.argsort(-scores, kind="stable")
@@ -105,24 +108,3 @@ def move_log(values: sp.csr_matrix, columns: np.ndarray, n_columns: int) -> sp.c
         moved.sum_duplicates()
         moved.data = np.log1p(moved.data)
     return moved.astype(np.float32)
-
-
-def _scores(mean: np.ndarray, square: np.ndarray) -> np.ndarray:
-    """Standardised log dispersion of each gene."""
-    variance = np.maximum(square - mean**2, 0.0)
-    there = (mean > 0) & (variance > 0)
-    out = np.full(mean.size, -5.0)
-    if not there.any():
-        return out
-    dispersion = np.log(variance[there] / mean[there])
-    n = int(there.sum())
-    levels = max(1, min(_LEVELS, n // _OF_A_LEVEL))
-    level = np.argsort(np.argsort(mean[there], kind="stable"), kind="stable") * levels // n
-    found = np.zeros(dispersion.size)
-    for k in np.unique(level):
-        some = dispersion[level == k]
-        middle = np.median(some)
-        spread = np.median(np.abs(some - middle))
-        found[level == k] = (some - middle) / max(spread, 1e-6)
-    out[there] = found
-    return out
