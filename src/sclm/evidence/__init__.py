@@ -6,6 +6,9 @@ from sclm.evidence.aucell import SetMembers, aucell, match_sets
 from sclm.evidence.backoff import BackOff, back_off
 from sclm.evidence.calibration import fit_temperature, softmax
 from sclm.evidence.claims import CLAIM_COLUMNS, Checker, Statement, claim_table, faithfulness
+from sclm.evidence.claims_checkers import CellChecker, GroupChecker
+from sclm.evidence.claims_thresholds import ClaimThresholds
+from sclm.evidence.claims_wording import Said, describe_cell, describe_group, read_statements
 from sclm.evidence.coexpression import coexpression
 from sclm.evidence.coverage import Coverage, judge_coverage, marker_scores, residual_genes, signature_markers
 from sclm.evidence.edges import strongest_edges
@@ -22,13 +25,17 @@ __all__ = [
     "CLAIM_COLUMNS",
     "BackOff",
     "Ballots",
+    "CellChecker",
     "Checker",
+    "ClaimThresholds",
     "Coverage",
     "GeneNull",
+    "GroupChecker",
     "NullTest",
     "PermutationTest",
     "PlausibilityGuard",
     "ReferenceSpace",
+    "Said",
     "SetActivity",
     "SetBackground",
     "SetMembers",
@@ -41,6 +48,8 @@ __all__ = [
     "claim_table",
     "coexpression",
     "consensus",
+    "describe_cell",
+    "describe_group",
     "faithfulness",
     "fit_temperature",
     "judge_coverage",
@@ -52,6 +61,7 @@ __all__ = [
     "moved_counts",
     "over_cluster",
     "permutation_test",
+    "read_statements",
     "receiver_permutation_test",
     "residual_genes",
     "signature_markers",

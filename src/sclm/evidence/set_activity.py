@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy import sparse, special
+from scipy import sparse, special, stats
 
 from sclm.evidence.aucell import area, largest_area, n_top_genes, top_ranks
-from sclm.evidence.nulls import benjamini_hochberg
 
 if TYPE_CHECKING:
     from sclm.cells import CellSource
@@ -160,7 +159,7 @@ class SetBackground:
         skew = (third @ of_third) / sd**3
         z = (observed - mean @ drawn) / sd
         p = upper_tail(z, skew)
-        q = np.apply_along_axis(benjamini_hochberg, 1, p) if len(p) else p
+        q = stats.false_discovery_control(p, axis=1, method="bh") if len(p) else p
         return SetActivity(score, z.astype(np.float32), p, q)
 
 

@@ -30,6 +30,7 @@ FAMILIES: dict[str, str] = {
     "pagerank-voting": "sclm.models.openvocab.voting:PageRankVoting",
     "marker-lists": "sclm.models.openvocab.markers:MarkerLists",
     "hierarchical": "sclm.models.openvocab.hierarchical:Hierarchical",
+    "evidence": "sclm.models.evidence.model:Evidence",
     "pgl": "sclm.models.pgl.model:PGL",
     "cell2sentence": "sclm.models.cell2sentence.model:Cell2Sentence",
     "celltosg": "sclm.models.celltosg.model:CellToSG",

@@ -1,0 +1,1 @@
+"""Descriptions from statistics alone: no network, no training, no language model."""
