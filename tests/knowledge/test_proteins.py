@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from sclm.knowledge import GeneIdentifiers, antibody, match_proteins
 from sclm.knowledge.antibodies import TARGETS
-from sclm.knowledge.proteins import antibody_genes
+from sclm.knowledge.proteins import _key, antibody_genes
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # The panels of the public data sets that the benchmarks use, as they are stored there.
 CITEFUSE = {
@@ -33,6 +39,10 @@ SPELLINGS = {
     "TCR.Va7.2": "TRAV1-2", "TCR γ/δ": "TRGC1 TRGC2 TRDC", "CD3-CTCATTGTAACTCCT": "CD3D CD3E CD3G", "ADT_CD19": "CD19",
     "CD19_prot": "CD19", "HLA.DR": "HLA-DRA HLA-DRB1", "CD303 (BDCA-2)": "CLEC4C", "CD158e1 (KIR3DL1, NKB1)": "KIR3DL1",
     "TIM-3": "HAVCR2", "4-1BB": "TNFRSF9", "CD3E": "CD3E", "cd20": "MS4A1", "CD16-2": "FCGR3A FCGR3B", "CD314_prot": "KLRK1",
+    "CD11a/CD18": "ITGAL ITGB2", "CD11a": "ITGAL", "CD41/CD61_TotalSeqC": "ITGA2B ITGB3", "CD8a/UCHT4": "CD8A", "MICA/MICB": "MICA MICB",
+    "Integrin b7": "ITGB7", "integrin β7": "ITGB7", "integrin_beta7": "ITGB7", "Podoplanin_prot": "PDPN", "ILT3": "LILRB4",
+    "CD85k (ILT3)": "LILRB4", "CD85a (ILT5)": "LILRB3", "ILT4": "LILRB2", "VCAM-1": "VCAM1", "MUC-1": "MUC1", "CDw198 (CCR8)": "CCR8",
+    "CD8-1": "CD8A CD8B", "CD301 (MGL)": "CLEC10A", "KIR2DL3": "KIR2DL3",
     "CD11b_TotalSeqA": "ITGAM", "CD11b-TotalSeqC": "ITGAM", "CD56 TotalSeq-B": "NCAM1", "ENSG00000010610": "CD4",
 }  # fmt: skip
 ISOTYPES = [
@@ -85,8 +95,58 @@ def test_two_panels_meet() -> None:
 def test_the_table_names_approved_symbols() -> None:
     identifiers = GeneIdentifiers.load("human")
     # On alternative haplotypes only, which the bundled map leaves out.
-    other = {"KIR2DL2", "KIR2DL5A", "KIR2DL5B"}
+    other = {"KIR2DL2", "KIR2DL5A", "KIR2DL5B", "KIR2DS1", "KIR2DS2", "KIR2DS5", "LILRA3"}
     for line in TARGETS.strip().splitlines():
         genes = line.partition(":")[2].split()
         assert genes, line
         assert [g for g in genes if g not in other and identifiers.to_symbol([g]) != [g]] == [], line
+
+
+@pytest.fixture(scope="module")
+def hgnc(real_data: Path) -> pd.DataFrame:
+    """Approved genes of HGNC with their other names, each column a list."""
+    columns = ["symbol", "name", "alias_symbol", "alias_name", "prev_symbol", "status", "locus_type", "cd"]
+    options: dict[str, Any] = {"sep": "\t", "dtype": str, "keep_default_na": False, "usecols": columns}
+    table = pd.read_csv(real_data / "vocab" / "hgnc_complete_set.txt.gz", **options)
+    return table[table["status"] == "Approved"].apply(lambda column: column.str.split("|"))
+
+
+def genes_by_name(table: pd.DataFrame, columns: list[str]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for names, symbol in zip(table[columns].sum(axis=1), table["symbol"], strict=True):
+        for name in filter(None, names):
+            found.setdefault(_key(name), set()).add(symbol[0])
+    return found
+
+
+@pytest.mark.real
+def test_every_cd_name_of_hgnc_is_known(hgnc: pd.DataFrame) -> None:
+    """HGNC names the gene of each cluster of differentiation; ours are the same but for what is said here."""
+    true = genes_by_name(hgnc[hgnc["locus_type"].str[0] != "pseudogene"], ["cd"])
+    ours = {
+        "CD98": {"SLC3A2"},  # the heavy chain, which the antibodies bind; HGNC names the light one
+        "CD158F": {"KIR2DL5A", "KIR2DL5B"},  # two copies of one gene
+        "CD158K": {"KIR3DL2"},  # HGNC has KIR2DL2, which is CD158b1, as well
+    }
+    found = {name: set(antibody(name).genes) for name in true}
+    assert len(found) > 360
+    assert {name: genes for name, genes in found.items() if genes != true[name]} == ours
+
+
+@pytest.mark.real
+def test_names_of_the_table_are_names_of_their_genes_in_hgnc(hgnc: pd.DataFrame) -> None:
+    true = genes_by_name(hgnc, ["symbol", "name", "alias_symbol", "alias_name", "prev_symbol", "cd"])
+    approved = {symbol[0] for symbol in hgnc["symbol"]}
+    # What HGNC takes a name for where an antibody of the name binds something else, or a locus where we name its genes.
+    other = {"MGL": "MGLL", "IGA": "CD79A", "B2MICROGLOBULIN": "HLA-G", "TCRB": "TRB", "TCRG": "TRG", "LAP": "LAP3"}
+    n_known = 0
+    for line in TARGETS.strip().splitlines():
+        names, _, genes = line.partition(":")
+        assert set(genes.split()) <= approved, line
+        for name in map(_key, names.split()):
+            if name in other:
+                assert other[name] in true[name]
+            elif name in true:
+                n_known += 1
+                assert true[name] & set(genes.split()), f"{line}: HGNC has {true[name]}"
+    assert n_known > 250

@@ -60,7 +60,8 @@ def antibody(name: str) -> Antibody:
     """What an antibody binds, by its name.
 
     The name is looked up as it is, then without what pipelines add (``_TotalSeqB``, ``_prot``, ``-1``, ``.1``,
-    ``anti-human``, a barcode), then by its parts inside and outside of parentheses, at last as a gene symbol.
+    ``anti-human``, a barcode), then by its parts inside and outside of parentheses, then as a gene symbol, at last as the chains
+    of a complex (``CD11a/CD18``: both genes).
 
     Parameters
     ----------
@@ -145,7 +146,7 @@ def match_proteins(names: Sequence[str], known: Sequence[str]) -> np.ndarray:
 
 @cache
 def _antibody(name: str) -> Antibody:
-    clean = name.strip().translate(_GREEK)
+    clean = re.sub(r"\bCDw(?=\d)", "CD", name.strip().translate(_GREEK), flags=re.IGNORECASE)  # w: once provisional
     human = re.match(r"^anti[\s_.-]+human\b", clean, re.IGNORECASE)  # an antibody against human IgG is no control
     tags = _without_tags(clean)
     if not human and (_ISOTYPE.search(clean) or any(_ISOTYPE.search(form) for form in tags)):
@@ -154,6 +155,11 @@ def _antibody(name: str) -> Antibody:
         found = _look_up(name, form)
         if found is not None:
             return found
+    for form in tags:  # names of chains, each of them known, are a complex: "CD11a/CD18"
+        chains = [_look_up(name, part, aliases=False) for part in form.split("/")] if "/" in form else [None]
+        if all(chains):
+            genes = tuple(dict.fromkeys(gene for chain in chains if chain for gene in chain.genes))
+            return Antibody(name, "+".join(genes), genes, False)
     for form in tags:  # a part may be a name where the whole is none: "CD279_PD-1", "CD8a UCHT4"
         for part in re.split(r"[\s_/|]+", re.sub(r"[()\[\]]", " ", form)):
             found = _look_up(name, part, aliases=False) if len(part) > 1 else None
@@ -188,9 +194,12 @@ def _look_up(name: str, form: str, *, aliases: bool = True) -> Antibody | None:
             return Antibody(name, SAME_ISOFORM.get(isoform, isoform), ISOFORMS[isoform], False)
         genes = _targets().get(key)
         if genes is None:
-            asked = [text, text.upper()]
+            asked = [text, text.upper(), key]  # the key, such as VCAM1 of "VCAM-1", only where it is a symbol
             symbols = GeneIdentifiers.load("human").to_symbol(asked)
-            genes = next(((s,) for s, a in zip(symbols, asked, strict=True) if s and (aliases or s == a)), None)
+            taken = (aliases, aliases, False)
+            genes = next(
+                ((s,) for s, a, any_ in zip(symbols, asked, taken, strict=True) if s and (any_ or s == a)), None
+            )
         if genes is not None:
             return Antibody(name, "+".join(genes), genes, False)
     return None
