@@ -44,7 +44,7 @@ NAMESPACES = sorted(
 )
 # Tools that make their own AnnData instead of writing into one.
 NEW_ANNDATA = {"generate", "request"}
-COMMAND_LINE = {SRC / "cli.py", SRC / "__main__.py"}
+COMMAND_LINE = {*(SRC / "cli").glob("*.py"), SRC / "__main__.py"}
 
 
 def namespace(name: str) -> Any:

@@ -29,6 +29,8 @@ def loaded_after(code: str) -> set[str]:
         pytest.param("import sclm; sclm.pl; sclm.get; sclm.datasets", id="pl-get-datasets"),
         pytest.param("import sclm; sclm.models; sclm.load; sclm.train", id="models"),
         pytest.param("import sclm.cells, sclm.knowledge, sclm.metrics", id="cells-knowledge-metrics"),
+        pytest.param("from sclm.cli import main\nmain(['--help'])", id="help-of-the-command"),
+        pytest.param("from sclm.cli import main\nmain(['annotate', '--help'])", id="help-of-a-tool"),
         pytest.param("import sclm\nfor name in sclm.tl.__all__: getattr(sclm.tl, name)", id="every-tool"),
         pytest.param("import sclm\nfor name in sclm.pl.__all__: getattr(sclm.pl, name)", id="every-figure"),
     ],

@@ -1,0 +1,39 @@
+"""Tools called on files: what they take, read from their signatures, and what they wrote, as small JSON.
+
+The command line and agents are two ways to say the same: the name of a tool, the path of a file, arguments as text and
+numbers. Nothing here knows a tool by name where the signature says enough, so a new tool is there without a line.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sclm.calls.checking import check
+    from sclm.calls.running import run, tool_names
+    from sclm.calls.signatures import Parameter, Signature, signature, summary
+    from sclm.calls.training import train
+
+_HOME = {
+    "Parameter": "signatures",
+    "Signature": "signatures",
+    "check": "checking",
+    "run": "running",
+    "signature": "signatures",
+    "summary": "signatures",
+    "tool_names": "running",
+    "train": "training",
+}
+
+__all__ = ["Parameter", "Signature", "check", "run", "signature", "summary", "tool_names", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
