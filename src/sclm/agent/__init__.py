@@ -1,0 +1,28 @@
+"""For agents: a dozen tools with JSON schemas, called on file paths, answering in small JSON.
+
+No model in the middle: what a tool writes is on disk, and what it says is a few kilobytes of keys, top labels, confidences, warnings and
+paths. Errors are answers as well. ``python -m sclm.agent`` (or ``sclm mcp``) serves the same over the Model Context Protocol.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sclm.agent.calling import call
+    from sclm.agent.schemas import tools
+
+_HOME = {"call": "calling", "tools": "schemas"}
+
+__all__ = ["call", "tools"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
