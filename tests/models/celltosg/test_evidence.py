@@ -80,6 +80,7 @@ def test_withheld_markers_are_those_of_a_graph_without_them(
     )
     held = table.without(B_CELL)
     np.testing.assert_array_equal(held.text, again.all.text)
+    assert (held.named != again.all.named).nnz == 0
     row = ontology.index(B_CELL)
     assert held.markers[row, GENES.index("MS4A1")] == 0
     assert table.all.markers[row, GENES.index("MS4A1")] > 0
@@ -129,7 +130,7 @@ def test_profiles_move_along_the_graph(ontology: Ontology) -> None:
     """Types whose markers are up by 3: that of a type without cells is up as well, beside its kin's profile."""
     ids = [T_CELL, B_CELL, NK, MONOCYTE]
     markers = np.eye(4, len(GENES), dtype=np.float32)
-    signatures = Signatures(np.zeros_like(markers), markers)
+    signatures = Signatures(np.zeros_like(markers), markers, sparse.csr_array(2 * markers))
     prototypes = Prototypes(
         np.zeros(len(GENES), np.float32), np.ones(len(GENES), np.float32), 3 * (markers[:3] - markers[:3].mean(axis=0))
     )
@@ -141,6 +142,7 @@ def test_profiles_move_along_the_graph(ontology: Ontology) -> None:
     np.testing.assert_allclose(keys.kinship.sum(axis=1), 1, atol=1e-6)
     fit = fit_terms(np.eye(4, len(GENES), dtype=np.float32) * 3, keys, signatures)
     assert fit.profile.argmax(axis=1).tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose(fit.named, 6 * np.eye(4), atol=1e-6)
     np.testing.assert_allclose(
         fit.profile[3, 1], 3 * keys.profiles[1, 3] - (keys.profiles[1] ** 2).sum() / 2, rtol=1e-4
     )
@@ -171,7 +173,7 @@ def test_novelty_is_learnt_from_rehearsal_and_begins_at_its_default() -> None:
     rng = np.random.default_rng(0)
     new = np.arange(400) < 200
     features = np.column_stack(
-        [np.ones(400), np.where(new, 2.0, -2.0) + rng.normal(0, 1, 400), np.zeros(400), np.zeros(400)]
+        [np.ones(400), np.where(new, 7.0, 3.0) + rng.normal(0, 1, 400), np.zeros(400), np.zeros(400)]
     )
     weights = fit_novelty(features, new)
     chance = novelty(features, weights, 0.5)
@@ -181,16 +183,19 @@ def test_novelty_is_learnt_from_rehearsal_and_begins_at_its_default() -> None:
 
 def test_open_scores_and_features_as_written() -> None:
     rng = np.random.default_rng(0)
-    fit = Fit(*(rng.normal(0, 20, (5, 6)).astype(np.float32) for _ in range(3)))
-    prior, seen = rng.normal(-2, 1, 6), rng.dirichlet(np.ones(2), 5)
+    fit = Fit(*(rng.normal(0, 20, (5, 6)).astype(np.float32) for _ in range(4)))
+    prior, company, seen = rng.normal(-2, 1, 6), rng.normal(0, 1, 6), rng.dirichlet(np.ones(2), 5)
     kin = rng.random((6, 2))
-    scores = open_scores(fit, prior, seen, kin, np.array([0.1, 0.2, 0.3, 2.0, 1.0]))
-    expected = 0.1 * fit.profile[2, 4] + 0.2 * fit.text[2, 4] + 0.3 * fit.markers[2, 4] + 2 * prior[4]
+    scores = open_scores(fit, prior, company, seen, kin, np.array([0.1, 0.2, 0.3, 0.4, 2.0, 1.0]))
+    expected = 0.1 * fit.profile[2, 4] + 0.2 * fit.text[2, 4] + 0.3 * fit.markers[2, 4] + 0.4 * fit.named[2, 4]
+    expected += 2 * prior[4] + company[4]
     assert scores[2, 4] == pytest.approx(expected + np.log(seen[2] @ kin[4] + 1e-3), rel=1e-5)
     fresh = np.array([False, False, True, True, True, True])
-    features = novelty_features(fit, np.zeros(6), fresh, np.array([0, 1]), seen)
+    features = novelty_features(fit, scores / 10, fresh, np.array([0, 1]), seen)
     assert features.shape == (5, 4)
     assert (features[:, 0] == 1).all()
+    known = seen[2, 0] * scores[2, 0] / 10 + seen[2, 1] * scores[2, 1] / 10
+    assert features[2, 1] == pytest.approx(np.log(np.exp(scores[2, 2:] / 10).sum()) - known)
     np.testing.assert_allclose(features[:, 3], 1 - seen.max(axis=1))
 
 

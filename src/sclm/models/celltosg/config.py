@@ -57,7 +57,7 @@ class CellToSGConfig(NeuralConfig):
     weight_decay: float = 0.01
     patience: int = 4
     # -- the answer
-    novel_share: float = 0.1  # of the cells to annotate that are expected to be of types without training cells
+    novel_share: float = 0.3  # of the cells to annotate that are expected to be of types without training cells
     answer_kinship: float = 1.0  # how much an answer near the truth is worth beside the truth
     # -- what was found in training
     labels: tuple[str, ...] = ()  # names of the training types, sorted

@@ -126,13 +126,15 @@ class Fit(NamedTuple):
     profile: np.ndarray  # z · q - |q|² / 2: log likelihood ratio against the centre, up to a scale
     text: np.ndarray  # z · t
     markers: np.ndarray  # z · m
+    named: np.ndarray  # z · n
 
 
 def fit_terms(standard: np.ndarray, keys: Keys, signatures: Signatures) -> Fit:
     """Fit of cells (n, G), standardised, to every term."""
     q = keys.profiles
     profile = standard @ q.T - 0.5 * np.einsum("cg,cg->c", q, q)[None, :]
-    return Fit(profile, standard @ signatures.text.T, standard @ signatures.markers.T)
+    named = np.ascontiguousarray((signatures.named @ standard.T).T)  # the sparse one first
+    return Fit(profile, standard @ signatures.text.T, standard @ signatures.markers.T, named)
 
 
 def lognormal_of(counts: sparse.csr_matrix, share: np.ndarray, absent: np.ndarray | None) -> sparse.csr_matrix:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sclm.evidence import softmax
+from sclm.models.celltosg.company import Company
 from sclm.models.celltosg.evidence import Fit, Keys, Prototypes, fit_terms, lognormal_of, predict_keys
 from sclm.models.celltosg.mixture import (
     SeenWeights,
@@ -82,6 +83,11 @@ class Judge:
     def prior(self) -> np.ndarray:
         """(C,) usage of the terms."""
         return usage_prior(self.graph, self.ontology, self.terms)
+
+    @cached_property
+    def company(self) -> Company:
+        """Log odds of the terms beside training types."""
+        return Company(self.graph, self.ontology, self.terms)
 
     @cached_property
     def lin(self) -> np.ndarray:
@@ -166,13 +172,14 @@ class Judge:
         result[:, len(columns) :] = seen[:, list(loose)]
         nothing_known = not known.any() and not len(loose)
         if (share > 0 or nothing_known) and not known.all():
-            fresh = columns[~known]
-            scores = open_scores(fit, self.prior, seen, self.lin**_KIN)[:, fresh]
+            fresh, kin, company = columns[~known], self.lin**_KIN, self.company(self.places)
+            scores = open_scores(fit, self.prior, company, seen, kin)[:, fresh]
             chance = np.ones(len(own))
             if not nothing_known:
                 free[fresh] = True
-                features = novelty_features(fit, self.prior, free, self.places, softmax(_VIEW * own))
-                chance = novelty(features, weights.novelty, share)
+                view = softmax(_VIEW * own)
+                blind = open_scores(fit, self.prior, company, view, kin)
+                chance = novelty(novelty_features(fit, blind, free, self.places, view), weights.novelty, share)
             result *= 1.0 - chance[:, None]
             result[:, np.flatnonzero(~known)] = chance[:, None] * softmax(scores)
         total = result.sum(axis=1, keepdims=True)
@@ -218,7 +225,8 @@ class Judge:
             view = softmax(_VIEW * fits)
             free = np.ones(len(self.terms), dtype=bool)
             free[places[places >= 0]] = False
-            features.append(novelty_features(fit, self.prior, free, places, view))
+            scores = open_scores(fit, self.prior, self.company(places), view, self.lin**_KIN)
+            features.append(novelty_features(fit, scores, free, places, view))
             new.append(np.arange(len(rows)) < len(rows) - len(shown))
         if not features:
             return fit_novelty(np.zeros((0, 4)), np.zeros(0, dtype=bool))

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from sclm.models.celltosg.mentions import mentions
+from sclm.models.celltosg.named_genes import named_genes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,10 +36,13 @@ class Signatures(NamedTuple):
         (C, G) float32, signed: what the texts of the term, its ancestors and its descendants say.
     markers
         (C, G) float32, not negative: markers of the term and of near relatives, rare markers loudest.
+    named
+        (C, G) float32, not negative: genes whose own names speak of the term, its ancestors or its descendants.
     """
 
     text: np.ndarray
     markers: np.ndarray
+    named: sparse.csr_array
 
 
 class SignatureTable:
@@ -65,12 +69,11 @@ class SignatureTable:
         column[gene_nodes[gene_nodes >= 0]] = np.flatnonzero(gene_nodes >= 0)
         said = _said(graph, list(ontology.ids), column, len(gene_nodes))  # (all terms, G)
         above = ontology.ancestor_matrix().astype(np.float32)
-        own_and_above = (above @ said).tocsr()
-        own_and_above.data = np.clip(own_and_above.data, -1.0, 1.0)
-        below = above.T.tocsr()
-        mean_below = sparse.diags_array(1.0 / np.asarray(below.sum(axis=1)).ravel()) @ (below @ said)
         rows = np.array([ontology.index(t) for t in terms], dtype=np.int64)
-        text = (own_and_above + _BELOW * mean_below).tocsr()[rows].toarray().astype(np.float32)
+        text = _spread(said, above)[rows].toarray().astype(np.float32)
+        named = _spread(named_genes(graph, ontology, list(ontology.ids), column, len(gene_nodes)), above)[rows]
+        length = np.sqrt(np.asarray(named.multiply(named).sum(axis=1)).ravel())
+        named = sparse.csr_array(sparse.diags_array(1.0 / np.where(length > 0, length, 1.0)) @ named).astype(np.float32)
         marked, matrix = _markers(graph, column, len(gene_nodes))
         known = [i for i, t in enumerate(marked) if t in ontology]
         self._marked = [marked[i] for i in known]
@@ -79,7 +82,7 @@ class SignatureTable:
         kernel = ontology.similarity_matrix(list(terms), self._marked, "lin")
         self._kernel = np.where(kernel > _NEAR, kernel**_SHARP, 0.0).astype(np.float32)  # (C, M)
         self._ontology = ontology
-        self.all = Signatures(_unit(text), self._smoothed(self._kernel))
+        self.all = Signatures(_unit(text), self._smoothed(self._kernel), named)
 
     def _smoothed(self, kernel: np.ndarray) -> np.ndarray:
         return _unit((kernel / np.maximum(kernel.sum(axis=1, keepdims=True), 1e-12)) @ self._matrix)
@@ -93,7 +96,16 @@ class SignatureTable:
             return self.all
         markers = self.all.markers.copy()
         markers[touched] = self._smoothed(np.where(gone[None, :], 0.0, self._kernel[touched]))
-        return Signatures(self.all.text, markers)
+        return self.all._replace(markers=markers)
+
+
+def _spread(said: sparse.csr_array, above: sparse.csr_array) -> sparse.csr_array:
+    """What is said of terms, (R, G), and of all above each in full, of all below it in part; between -1 and 1 of the former."""
+    own_and_above = sparse.csr_array(above @ said)
+    own_and_above.data = np.clip(own_and_above.data, -1.0, 1.0)
+    below = above.T.tocsr()
+    mean_below = sparse.diags_array(1.0 / np.asarray(below.sum(axis=1)).ravel()) @ (below @ said)
+    return sparse.csr_array(own_and_above + _BELOW * mean_below)
 
 
 def _said(graph: KnowledgeGraph, terms: Sequence[str], column: np.ndarray, n_genes: int) -> sparse.csr_array:
