@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sclm.pl._annotate import annotate, annotate_agreement, annotate_reliability
+    from sclm.pl._domains import domains
     from sclm.pl._embed import embed
     from sclm.pl._generate import (
         generate,
@@ -25,6 +26,7 @@ __all__ = [
     "annotate",
     "annotate_agreement",
     "annotate_reliability",
+    "domains",
     "embed",
     "generate",
     "generate_dropout",
@@ -41,7 +43,7 @@ __all__ = [
     "translate_expected",
 ]
 
-_TOOLS = ("annotate", "embed", "generate", "interface", "ligrec", "map_spatial", "perturb", "translate")
+_TOOLS = ("annotate", "domains", "embed", "generate", "interface", "ligrec", "map_spatial", "perturb", "translate")
 _HOMES = {
     name: next(f"_{tool}" for tool in _TOOLS if name.startswith(tool)) for name in __all__
 }  # the file of the tool

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from sclm import results
+from sclm.pl._panels import MISSING, draw_legend, draw_spots, legend_room, panels
 from sclm.pl._sections import Library, libraries_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import anndata
-    from matplotlib.axes import Axes
 
 KINDS = ("fractions", "dominant", "pies", "uncertainty", "unexplained")
-_MISSING = "#d9d9d9"  # spots without counts
-_MAX_PANELS = 60
 _MAX_PIES = 5000  # spots; above, a pie is smaller than a pixel
-_MAX_LEGEND = 40
-_ROWS = 20  # of a column of the legend
-_MAX_NAME = 30  # characters a line of the legend
 _SMALLEST_SLICE = 0.01
 _COLOUR_MAP = {"fractions": "magma_r", "uncertainty": "viridis", "unexplained": "cividis"}
 
@@ -125,80 +119,12 @@ def _colours(adata: anndata.AnnData, entry: Mapping[str, Any], labels: pd.Catego
 # Panels -------------------------------------------------------------------------------------------------------------
 
 
-def _grid(
-    libraries: list[Library], titles: list[str], n_columns: int | None, *, side: float = 0.0, bar: float = 0.0, least: float = 0.0
-) -> list[Axes]:  # fmt: skip
-    """Empty panels, libraries times titles, of the shape of the sections.
-
-    In inches: ``side`` beside all panels and ``bar`` beside each is kept free, ``least`` is the least height.
-    """
-    import matplotlib.pyplot as plt
-
-    n = len(libraries) * len(titles)
-    if n > _MAX_PANELS:
-        raise ValueError(
-            f"{n} panels ({len(titles)} types, {len(libraries)} sections) are too many for a figure, at most {_MAX_PANELS}. Choose "
-            "cell_types= or library=."
-        )
-    spans = np.array([np.maximum(np.ptp(lib.points, axis=0) + 2 * lib.diameter, 1e-9) for lib in libraries])
-    shape = float(np.clip(np.median(spans[:, 1] / spans[:, 0]), 0.3, 3.0))  # height by width
-    if n_columns is None and len(libraries) > 1 and 1 < len(titles) <= 8:
-        n_columns = len(titles)  # a row a section
-    elif n_columns is None:
-        n_columns = min(n, max(1, round(np.sqrt(n * shape * 1.5))))  # figures half as wide again as high
-    n_columns = max(1, min(int(n_columns), n))
-    n_rows = -(-n // n_columns)
-    width = 4.6 if n == 1 else 3.4 if n <= 4 else 2.5 if n <= 12 else 2.0
-    size, letters = (10, int(12 * width)) if n <= 4 else (8, int(14.5 * width))  # points, characters a line that fit
-    text = [_wrap(_title(lib, title), letters) for lib in libraries for title in titles]
-    lines = max(len(t.splitlines()) for t in text)
-    height = width * shape + 0.1 + 0.16 * lines
-    figure = plt.figure(
-        figsize=((width + bar) * n_columns + side, max(height * n_rows + 0.1, least)), layout="constrained"
-    )
-    axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel().tolist()  # (n_rows * n_columns,)
-    for ax in axes[n:]:
-        ax.remove()
-    for i in range(n):
-        _empty(axes[i], libraries[i // len(titles)])
-        axes[i].set_title(text[i], fontsize=size)
-    return axes[:n]
-
-
-def _title(lib: Library, title: str) -> str:
-    return f"{lib.name}: {title}" if lib.name and title else lib.name or title
-
-
-def _empty(ax: Axes, lib: Library) -> None:
-    """The frame of a section: image, limits, y axis downwards as in images."""
-    margin = lib.diameter
-    low, high = lib.points.min(axis=0) - margin, lib.points.max(axis=0) + margin
-    if lib.image is not None:
-        ax.imshow(
-            lib.image, extent=lib.extent, zorder=0, interpolation="bilinear", cmap="gray"
-        )  # colours stay as they are
-    ax.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), xticks=[], yticks=[], aspect="equal")
-    ax.spines[:].set_visible(False)
-
-
-def _spots(ax: Axes, lib: Library, rows: np.ndarray, size: float, **options: Any) -> Any:
-    """Circles in the units of the coordinates, so that they keep their size on the tissue at any size of the figure."""
-    from matplotlib.collections import EllipseCollection
-
-    width = np.full(len(rows), lib.diameter * size)
-    circles = EllipseCollection(
-        width, width, np.zeros(len(width)), units="xy", offsets=lib.points[rows], offset_transform=ax.transData,
-        linewidths=0, rasterized=True, **options,
-    )  # fmt: skip
-    return ax.add_collection(circles, autolim=False)
-
-
 def _continuous(
     libraries: list[Library], values: np.ndarray, titles: list[str], kind: str, scale: str, size: float, n_columns: int | None
 ) -> np.ndarray:  # fmt: skip
     """A panel a column of values (n_obs, n) and library."""
     own_bars = scale == "type"
-    axes = _grid(libraries, titles, n_columns, side=0.0 if own_bars else 0.9, bar=0.5 if own_bars else 0.0)
+    axes = panels(libraries, titles, n_columns, side=0.0 if own_bars else 0.9, bar=0.5 if own_bars else 0.0)
     label = {
         "fractions": "fraction of the mRNA",
         "uncertainty": "standard error of the fraction",
@@ -210,10 +136,10 @@ def _continuous(
     for i, lib in enumerate(libraries):
         for k in range(len(titles)):
             ax, column = axes[i * len(titles) + k], values[lib.rows, k]
-            _spots(ax, lib, np.flatnonzero(~np.isfinite(column)), size, facecolors=_MISSING)
+            draw_spots(ax, lib, np.flatnonzero(~np.isfinite(column)), size, facecolors=MISSING)
             order = np.argsort(column, kind="stable")  # where spots overlap, high values lie on top
             order = order[np.isfinite(column[order])]
-            circles = _spots(ax, lib, order, size, array=column[order], cmap=_COLOUR_MAP[kind])
+            circles = draw_spots(ax, lib, order, size, array=column[order], cmap=_COLOUR_MAP[kind])
             circles.set_clim(0, _top(shown[:, k]) if own_bars else shared)
             drawn.append(circles)
             if own_bars:
@@ -250,13 +176,13 @@ def _dominant(
     counts = pd.Series(labels[there]).value_counts()
     listed = [name for name in names if counts.get(name, 0) > 0]
     text = [f"{name} ({int(counts[name]):,})" for name in listed]
-    axes = _grid(libraries, [""], n_columns, **_legend_room(text))
+    axes = panels(libraries, [""], n_columns, **legend_room(text))
     for ax, lib in zip(axes, libraries, strict=True):
         own = np.asarray(labels[lib.rows], dtype=object)
         known = np.array([name in listed for name in own], dtype=bool)
-        _spots(ax, lib, np.flatnonzero(~known), size, facecolors=_MISSING)
-        _spots(ax, lib, np.flatnonzero(known), size, facecolors=[colours[name] for name in own[known]])
-    _legend(axes, text, [colours[name] for name in listed])
+        draw_spots(ax, lib, np.flatnonzero(~known), size, facecolors=MISSING)
+        draw_spots(ax, lib, np.flatnonzero(known), size, facecolors=[colours[name] for name in own[known]])
+    draw_legend(axes, text, [colours[name] for name in listed])
     return np.array(axes, dtype=object)
 
 
@@ -279,23 +205,23 @@ def _pies(
         )
     rest = 1 - fraction[:, chosen].sum(axis=1)
     shares = np.column_stack([fraction[:, chosen], rest])  # (n_obs, n_chosen + 1)
-    palette = [*(colours[k] for k in chosen), _MISSING]
+    palette = [*(colours[k] for k in chosen), MISSING]
     names = [*(categories[k] for k in chosen), "other types"]
     rows = np.concatenate([lib.rows for lib in libraries])
     mean = np.nan_to_num(shares[rows]).mean(axis=0)
     seen = [k for k in range(len(names)) if mean[k] > 1e-4 and (k < len(chosen) or len(chosen) < len(categories))]
     text = [f"{names[k]} ({mean[k]:.1%})" for k in seen]
-    axes = _grid(libraries, [""], n_columns, **_legend_room(text))
+    axes = panels(libraries, [""], n_columns, **legend_room(text))
     for ax, lib in zip(axes, libraries, strict=True):
         own = shares[lib.rows]
         there = np.isfinite(own).all(axis=1)
-        _spots(ax, lib, np.flatnonzero(~there), size, facecolors=_MISSING)
+        draw_spots(ax, lib, np.flatnonzero(~there), size, facecolors=MISSING)
         slices, which = _slices(lib.points[there], own[there], lib.diameter * size / 2)
         faces = [palette[k] for k in which]
         ax.add_collection(
             PolyCollection(slices, facecolors=faces, edgecolors=faces, linewidths=0.1, rasterized=True), autolim=False
         )
-    _legend(axes, text, [palette[k] for k in seen])
+    draw_legend(axes, text, [palette[k] for k in seen])
     return np.array(axes, dtype=object)
 
 
@@ -313,33 +239,3 @@ def _slices(points: np.ndarray, shares: np.ndarray, radius: float) -> tuple[list
         middle = np.zeros((0, 2)) if shares[s, k] > 0.999 else np.zeros((1, 2))
         polygons.append(points[s] + radius * np.concatenate([middle, arc]))
     return polygons, which
-
-
-def _legend_room(names: list[str]) -> dict[str, float]:
-    """Inches beside the panels and least height for a legend."""
-    wrapped = [_wrap(name, _MAX_NAME) for name in names[:_MAX_LEGEND]]
-    columns = [wrapped[i : i + _ROWS] for i in range(0, len(wrapped), _ROWS)]
-    longest = max((len(line) for name in wrapped for line in name.splitlines()), default=0)
-    lines = max((sum(len(name.splitlines()) for name in column) for column in columns), default=0)
-    return {"side": max(len(columns), 1) * (0.45 + 0.065 * longest), "least": 0.4 + 0.175 * lines}
-
-
-def _legend(axes: list[Axes], names: list[str], colours: list[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    hidden = len(names) - _MAX_LEGEND
-    names, colours = names[:_MAX_LEGEND], colours[:_MAX_LEGEND]
-    if hidden > 0:
-        names, colours = [*names, f"… {hidden} more"], [*colours, "#ffffff"]
-    handles = [
-        Line2D([], [], linestyle="none", marker="o", markersize=7, color=colour, label=_wrap(name, _MAX_NAME))
-        for name, colour in zip(names, colours, strict=True)
-    ]
-    axes[0].figure.legend(
-        handles=handles, loc="outside right center", frameon=False, fontsize=8, ncols=max(1, -(-len(names) // _ROWS)),
-        handlelength=0.8, handletextpad=0.5,
-    )  # fmt: skip
-
-
-def _wrap(name: str, letters: int) -> str:
-    return "\n".join(textwrap.wrap(str(name), letters)) or str(name)

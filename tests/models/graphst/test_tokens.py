@@ -23,7 +23,16 @@ def dense_components(adata: ad.AnnData, library: np.ndarray, n_genes: int, k: in
     for name in np.unique(library):
         within[library == name] -= logs[library == name].mean(axis=0)
     variance = (within**2).mean(axis=0)
-    chosen = np.argsort(-variance, kind="stable")[:n_genes]
+    usable = np.flatnonzero((counts > 0).sum(axis=0) >= 8)  # 5 % of 150
+    mean = logs[:, usable].mean(axis=0)
+    n_groups = len(usable) // 40
+    groups = np.argsort(np.argsort(mean)) * n_groups // len(usable)
+    ratio = np.log(variance[usable] / mean)
+    score = np.zeros(len(usable))
+    for group in range(n_groups):
+        some = ratio[groups == group]
+        score[groups == group] = (some - np.median(some)) / np.median(np.abs(some - np.median(some)))
+    chosen = usable[np.argsort(-score, kind="stable")[:n_genes]]
     scaled = np.minimum(logs[:, chosen] / np.sqrt(variance[chosen]), 10)
     for name in np.unique(library):
         scaled[library == name] -= scaled[library == name].mean(axis=0)

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 class SpotConfig:
     """How spots are written."""
 
-    n_genes: int = 2000  # those that vary most; more add noise on sections of some hundred counts a spot
+    n_genes: int = 1000  # those that vary most for their abundance; more add noise on sections of 3,000 counts a spot
     n_components: int = 20
 
     def __post_init__(self) -> None:

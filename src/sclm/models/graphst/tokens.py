@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sclm.cells import log_normalise
+from sclm.cells.dispersion import standardised_dispersion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from sclm.cells import CellSource
 
 _FEWEST_SPOTS = 10  # spots with counts that components are learnt from
-_IN_SPOTS = 0.005  # share of the spots that must have counted a gene,
-_AT_LEAST = 3  # and number of them
+_COUNTED = 10  # spots that must have counted a gene, or 5 % of them where there are fewer than 200
 _BLOCK_VALUES = 16 << 20  # float32 values of a block that is made dense: 64 MiB
 _BLOCK_CELLS = 4096  # the same blocks whatever the file looks like, so that sums are rounded alike
 
@@ -53,8 +53,8 @@ def learn_components(
 ) -> Components:
     """Principal components of variable genes within libraries, in three passes and the memory of a block.
 
-    Genes are those of highest variance of log-normalised counts within libraries. They are divided by their standard deviation, and
-    components are eigenvectors of their covariance within libraries, so that what differs between sections only is no component.
+    Genes are those whose log-normalised counts vary most within libraries among genes of similar mean
+    (:func:`sclm.cells.dispersion.standardised_dispersion`). They are divided by their standard deviation, and components are eigenvectors of their covariance within libraries, so that what differs between sections only is no component.
 
     Parameters
     ----------
@@ -114,21 +114,24 @@ def project(source: CellSource, rows: np.ndarray, library: np.ndarray, component
 
 def _variable(source: CellSource, rows: np.ndarray, library: np.ndarray, n_genes: int) -> tuple[np.ndarray, np.ndarray]:
     """Columns of the genes to use, by name, and their standard deviations."""
-    seen, variance = _moments(source, rows, library)
-    usable = (seen >= max(_AT_LEAST, _IN_SPOTS * len(rows))) & (variance > 1e-12)
+    seen, mean, variance = _moments(source, rows, library)
+    least = min(_COUNTED, max(2, round(0.05 * len(rows))))
+    usable = (seen >= least) & (variance > 1e-12)
     if usable.sum() < 2:
         raise ValueError(
             f"At least two genes must vary between spots, found {int(usable.sum())} of {source.n_genes:,} that are counted in "
-            f"{_AT_LEAST} spots or more. Check the counts, or the filter that left these spots."
+            f"{least} spots or more. Check the counts, or the filter that left these spots."
         )
+    score = np.full(source.n_genes, -np.inf)
+    score[usable] = standardised_dispersion(mean[usable], variance[usable] + mean[usable] ** 2)
     names = np.asarray(source.genes.astype(str), dtype=str)
-    order = np.lexsort((names, -np.where(usable, variance, -1.0)))[: min(n_genes, int(usable.sum()))]
+    order = np.lexsort((names, -score))[: min(n_genes, int(usable.sum()))]
     chosen = order[np.argsort(names[order], kind="stable")]
     return chosen, np.sqrt(variance[chosen]).astype(np.float32)
 
 
-def _moments(source: CellSource, rows: np.ndarray, library: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Spots that counted each gene, and the variance of its log counts within libraries."""
+def _moments(source: CellSource, rows: np.ndarray, library: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Spots that counted each gene, and mean and variance within libraries of its log counts."""
     n_libraries = int(library.max()) + 1
     seen, squares = np.zeros(source.n_genes), np.zeros(source.n_genes)
     sums = np.zeros((n_libraries, source.n_genes))
@@ -140,7 +143,7 @@ def _moments(source: CellSource, rows: np.ndarray, library: np.ndarray) -> tuple
             sums[name] += np.asarray(logs[own == name].sum(axis=0, dtype=np.float64)).ravel()
     counted = np.bincount(library, minlength=n_libraries)
     between = (sums**2 / np.maximum(counted, 1)[:, None]).sum(axis=0)
-    return seen, np.maximum(squares - between, 0) / len(rows)
+    return seen, sums.sum(axis=0) / len(rows), np.maximum(squares - between, 0) / len(rows)
 
 
 def _logs(source: CellSource, rows: np.ndarray, columns: np.ndarray | None) -> Iterator[tuple[int, sp.csr_matrix]]:

@@ -1,0 +1,279 @@
+"""Domains of tissue sections: adjusted Rand index beside known regions, over seeds; memory of many spots.
+
+Every setting was chosen on the sections of HER2-positive breast cancer (Andersson et al., 2021), whose rows are development rows; cortex
+(151510; Maynard et al., 2021) and pancreas (Moncada et al., 2020) were scored once afterwards. The number of domains is that of the known
+regions; spots without one are divided with the others and not scored.
+
+* **pca**: 20 principal components of each spot, the mixture of ``tl.domains``; **smooth**: the same of means over a spot and its neighbours;
+  **banksy-like**: own values and neighbours' means, each standardised, at weights 0.2 and 0.8 (the method's blocks without its Gabor filter).
+* **hop-mean**, **graphst**, **graphst, attention**: `tl.domains` with the family at its defaults; **no refinement** and **refined** ask for the
+  other.
+
+A memory run embeds simulated spots in a process of its own, whose highest resident memory is printed.
+
+Needs real data: see --data. Without --data, the memory run alone can be asked for.
+
+    python benchmarks/domains.py [--parts accuracy joint memory number] [--seeds 10] [--spots 100000] [--models hop-mean graphst]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import anndata
+
+HERE = Path(__file__).resolve()
+REAL_DATA = Path(os.environ.get("SCLM_REAL_DATA", HERE.parents[2] / "shared" / "data"))
+PARTS = ("accuracy", "joint", "number", "memory")
+METHODS = (
+    "pca", "smooth", "banksy-like", "hop-mean", "hop-mean, refined", "graphst", "graphst, no refinement", "graphst, attention",
+)  # fmt: skip
+
+
+# Data ---------------------------------------------------------------------------------------------------------------
+
+
+def sections(folder: Path, names: list[str]) -> dict[str, Any]:
+    """Sections with ``.obs["region"]`` (missing where unknown) and coordinates in true proportions."""
+    import anndata
+
+    found = {}
+    her2st = anndata.read_h5ad(folder / "spatial" / "her2st_8sections.h5ad")
+    her2st.obs["region"] = her2st.obs["label"].astype(object).where(her2st.obs["label"] != "undetermined")
+    for name in sorted(her2st.obs["section"].unique()):
+        found[f"breast {name}"] = her2st[her2st.obs["section"] == name].copy()
+    pancreas = anndata.read_h5ad(folder / "spatial" / "pdac_st_moncada.h5ad")
+    found["pancreas"] = pancreas
+    cortex = anndata.read_h5ad(folder / "spatial" / "dlpfc151510_500genes.h5ad")
+    cortex.obs["region"] = cortex.obs["annotation"]
+    cortex.obsm["spatial"] = cortex.obs[["col", "row"]].to_numpy(float) * [
+        1,
+        3**0.5,
+    ]  # a hexagonal grid's columns and rows
+    found["cortex 151510"] = cortex
+    for adata in found.values():
+        text = adata.obs["region"].astype(object)
+        adata.obs["region"] = text.where(text.notna() & (text.astype(str) != "nan"))
+    return {name: adata for name, adata in found.items() if any(name.startswith(n) for n in names)}
+
+
+# Methods ------------------------------------------------------------------------------------------------------------
+
+
+def plain(adata: anndata.AnnData, kind: str) -> np.ndarray:
+    """Vectors of the methods that are no family."""
+    import sclm
+    from sclm.spatial import neighbour_graph, neighbour_means
+
+    model: Any = sclm.models.family_class("hop-mean").ready(n_hops=0)
+    own = sclm.tl.embed(adata, model, copy=True).obsm["X_sclm_hop-mean"]
+    if kind == "pca":
+        return own
+    filled = np.isfinite(own).all(axis=1)
+    graph = neighbour_graph(adata.obsm["spatial"])[filled][:, filled]
+    vectors = np.full((adata.n_obs, own.shape[1] * (2 if kind == "banksy-like" else 1)), np.nan)
+    if kind == "smooth":
+        vectors[filled] = neighbour_means(graph) @ own[filled]
+        return vectors
+    around = neighbour_means(graph, itself=False) @ own[filled]
+    standard = lambda x: (x - x.mean(axis=0)) / x.std()
+    vectors[filled] = np.hstack([0.2**0.5 * standard(own[filled]), 0.8**0.5 * standard(around)])
+    return vectors
+
+
+def divide(adata: anndata.AnnData, method: str, k: int, seed: int) -> np.ndarray:
+    """Domains as text."""
+    import sclm
+
+    adata = adata.copy()
+    family, _, variant = method.partition(", ")
+    options: dict[str, Any] = {"n_domains": k, "seed": seed}
+    if family in ("pca", "smooth", "banksy-like"):
+        adata.obsm["X"] = plain(adata, family)
+        sclm.tl.domains(adata, use_rep="X", **options)
+    else:
+        settings = {"attention": True} if variant == "attention" else {}
+        if variant in ("refined", "no refinement"):
+            options["refine"] = 0.0 if variant == "refined" else 2.0
+        sclm.tl.domains(adata, sclm.models.family_class(family).ready(**settings), **options)
+    return adata.obs["sclm_domain"].astype(str).to_numpy()
+
+
+def accuracy(data: dict[str, Any], methods: list[str], seeds: int) -> None:
+    """A row a section and method: median, lowest and highest ARI, median NMI, CPU seconds a run."""
+    print("| section | method | ARI median (lowest-highest) | NMI | CPU s |\n|---|---|---|---|---|")
+    for name, adata in data.items():
+        known = adata.obs["region"].notna().to_numpy()
+        truth = adata.obs["region"].astype(str).to_numpy()[known]
+        for method in methods:
+            rand, information, seconds = [], [], []
+            for seed in range(seeds):
+                start = time.process_time()
+                found = divide(adata, method, len(set(truth)), seed)[known]
+                seconds.append(time.process_time() - start)
+                rand.append(adjusted_rand_score(truth, found))
+                information.append(normalized_mutual_info_score(truth, found))
+            spread = f"{np.median(rand):.3f} ({min(rand):.3f}-{max(rand):.3f})"
+            print(
+                f"| {name} | {method} | {spread} | {np.median(information):.3f} | {np.median(seconds):.1f} |",
+                flush=True,
+            )
+
+
+def joint(data: dict[str, Any], families: list[str], seeds: int) -> None:
+    """All breast sections divided together: with and without the means of sections taken out."""
+    import anndata
+
+    import sclm
+    from sclm.cells import read_cells
+    from sclm.models.contract_spots import Spots
+    from sclm.spatial import gaussian_domains, leading_components, neighbour_graph
+
+    parts = {name.split()[-1]: adata for name, adata in data.items() if name.startswith("breast")}
+    both = anndata.concat(parts, label="part", index_unique="-")
+    library = both.obs["part"].cat.codes.to_numpy().astype(np.int64)
+    known = both.obs["region"].notna().to_numpy()
+    truth = both.obs["region"].astype(str).to_numpy()
+    graph = neighbour_graph(both.obsm["spatial"], library=library)
+    print("\n| family | sections | ARI median (lowest-highest) | NMI with the section |\n|---|---|---|---|")
+    for family in families:
+        for centred in (True, False):
+            rand, mixing = [], []
+            for seed in range(seeds):
+                # Told to be one library, spots still have neighbours in their own section only: the graph is given.
+                places = both.obsm["spatial"] + (0 if centred else 1000 * library[:, None])
+                spots = Spots(read_cells(both), graph, places, library if centred else None)
+                model: Any = sclm.models.family_class(family).ready()
+                vectors = model.embed_spots(spots, seed=seed, progress_bar=False)
+                there = np.isfinite(vectors).all(axis=1)
+                codes = np.full(len(vectors), -1)
+                codes[there] = gaussian_domains(
+                    leading_components(vectors[there]), len(set(truth[known])), seed=seed
+                ).codes
+                rows = known & there
+                rand.append(adjusted_rand_score(truth[rows], codes[rows]))
+                mixing.append(normalized_mutual_info_score(library[rows], codes[rows]))
+            spread = f"{np.median(rand):.3f} ({min(rand):.3f}-{max(rand):.3f})"
+            how = "means taken out" if centred else "as they are"
+            print(f"| {family} | {how} | {spread} | {np.median(mixing):.3f} |", flush=True)
+
+
+def number(data: dict[str, Any]) -> None:
+    """The number of domains that stability chooses, beside that of the known regions."""
+    import sclm
+
+    print("\n| section | known regions | chosen (3 seeds) |\n|---|---|---|")
+    for name, adata in data.items():
+        chosen = []
+        for seed in range(3):
+            found = sclm.tl.domains(adata, seed=seed, copy=True)
+            chosen.append(str(found.uns["sclm_domain"]["n_domains"]))
+        print(f"| {name} | {adata.obs['region'].nunique()} | {', '.join(chosen)} |", flush=True)
+
+
+# Memory -------------------------------------------------------------------------------------------------------------
+
+
+def simulated(n: int, n_genes: int = 2000, seed: int = 0) -> anndata.AnnData:
+    """Spots of a square in eight bands; a gene in ten belongs to one of them. About 150 genes a spot are counted."""
+    import anndata
+    from scipy import sparse
+
+    rng = np.random.default_rng(seed)
+    side = int(np.ceil(n**0.5))
+    places = np.array([(i // side, i % side) for i in range(n)], dtype=float)
+    band = (places[:, 0] / side * 8).astype(int)
+    base = rng.gamma(0.5, 0.16, n_genes)
+    blocks = []
+    for start in range(0, n, 10_000):
+        rate = np.tile(base, (min(10_000, n - start), 1))
+        for k in range(8):
+            rows = np.flatnonzero(band[start : start + 10_000] == k)
+            genes = np.arange(k * n_genes // 80, (k + 1) * n_genes // 80)
+            rate[np.ix_(rows, genes)] *= 3
+        blocks.append(sparse.csr_matrix(rng.poisson(rate).astype(np.float32)))
+    adata = anndata.AnnData(sparse.vstack(blocks, format="csr"), obsm={"spatial": places})
+    adata.obs["region"] = band.astype(str)
+    return adata
+
+
+def one_run(family: str, n: int) -> None:
+    """Embed and divide n spots here, and print what it took."""
+    import sclm
+
+    adata = simulated(n)
+    sclm.tl.embed(
+        adata[:200].copy(), sclm.models.family_class(family).ready(), key_added="X"
+    )  # imports and compilation
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    start = time.process_time()
+    sclm.tl.embed(adata, family)
+    seconds = time.process_time() - start
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sclm.tl.domains(adata, use_rep=f"X_sclm_{family}", n_domains=8)
+    divided = time.process_time() - start - seconds
+    end = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    size = (adata.X.data.nbytes + adata.X.indices.nbytes) / 2**20
+    rand = adjusted_rand_score(adata.obs["region"], adata.obs["sclm_domain"].astype(str))
+    print(
+        f"| {family} | {n:,} | {size:.0f} | {before:.0f} | {after:.0f} | {end:.0f} | {seconds:.0f} | {divided:.0f} | {rand:.3f} |",
+        flush=True,
+    )
+
+
+def memory(families: list[str], spots: list[int]) -> None:
+    """A process for each family and number of spots."""
+    print(
+        "\n| family | spots | counts, MiB | RSS before, MiB | RSS embedded | RSS divided | CPU s, embed | CPU s, divide | ARI |\n"
+        "|---|---|---|---|---|---|---|---|---|",
+        flush=True,
+    )
+    for family in families:
+        for n in spots:
+            subprocess.run([sys.executable, str(HERE), "--one", family, str(n)], check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--data", type=Path, default=REAL_DATA)
+    parser.add_argument("--sections", nargs="+", default=["breast", "pancreas", "cortex"])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--models", nargs="+", default=["hop-mean", "graphst"])
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--spots", type=int, nargs="+", default=[25_000, 100_000])
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if arguments.one:
+        one_run(arguments.one[0], int(arguments.one[1]))
+        return
+    data: dict[str, Any] = {}
+    if set(arguments.parts) - {"memory"}:
+        data = sections(arguments.data, arguments.sections)
+    runs: dict[str, Callable[[], None]] = {
+        "accuracy": lambda: accuracy(data, arguments.methods, arguments.seeds),
+        "joint": lambda: joint(data, arguments.models, arguments.seeds),
+        "number": lambda: number(data),
+        "memory": lambda: memory(arguments.models, arguments.spots),
+    }
+    for part in arguments.parts:
+        runs[part]()
+
+
+if __name__ == "__main__":
+    main()
