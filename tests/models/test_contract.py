@@ -458,6 +458,8 @@ def test_a_saved_responder_gives_bitwise_equal_profiles(responder: Any, knocked:
 
 def test_profiles_keep_order_dtype_and_shape(responder: Any, knocked: ad.AnnData) -> None:
     assert isinstance(responder, Responder)
+    assert responder.responds
+    assert responder.paired_within is None
     a, b, c, d = map(str, knocked.var_names[:4])
     assert set(responder.trained_perturbations) == {a, b, c, "+".join(sorted((a, b)))}
     cells = read_cells(controls_of(knocked)).read()

@@ -73,6 +73,56 @@ def test_predictions_of_a_network_beside_baselines(cells: ad.AnnData) -> None:
     assert set(record["scores"]["method"]) == {"model", *record["baselines"]}
 
 
+def test_a_response_model_of_others_predicts_with_and_without_an_experiment(cells: ad.AnnData, caplog: Any) -> None:
+    adata = cells.copy()
+    a, b, c = map(str, cells.var_names[:3])
+    adata.obs["guide"] = pd.Categorical(np.array(["NT", "NT", a, b])[np.arange(80) % 4])
+    adata.obs["run"] = np.array(["one", "two"])[np.arange(80) // 4 % 2]
+    options = {"perturbation_key": "guide", "control": "NT"}
+    model = sclm.train("scgpt", adata, seed=0, batch_key="run", **options, **QUICK)
+    assert model.paired_within == "run"
+    # What a published checkpoint says of itself: the shapes of its tensors.
+    model.config = dataclasses.replace(model.config, perturbations=(), control="", paired_within="", objective="none")
+    assert model.responds
+    plain = adata[adata.obs["guide"] == "NT"].copy()
+    with caplog.at_level("WARNING", logger="sclm"):
+        sclm.tl.perturb(plain, model, [a, c])
+    record = plain.uns["sclm_perturb"]
+    assert record["how"] == "response"
+    assert record["n_control_cells"] == plain.n_obs  # all cells are control cells
+    assert set(record["baselines"]) == {"no-change"}
+    assert record["baselines_from"]["rule"] == "no perturbed cells"
+    with pytest.raises(ValueError, match="does not say what it was trained on"):
+        sclm.tl.perturb(plain, model)
+
+    caplog.clear()
+    with caplog.at_level("WARNING", logger="sclm"):
+        sclm.tl.perturb(adata, model, [a, c], **options)
+    assert "may have been seen in its training" in caplog.text
+    assert "has not seen perturbed" not in caplog.text  # nobody knows
+    record = adata.uns["sclm_perturb"]
+    assert sclm.get.perturb(adata)["standing"].tolist() == ["unknown", "unknown"]
+    assert set(record["scores"]["standing"]) == {"unknown"}
+    assert record["baselines_from"]["rule"] == "measured and not asked for"
+    assert list(record["baselines_from"]["perturbations"]) == [b]
+    x = adata.X.toarray()
+    y = np.log1p(1e4 * x / x.sum(1, keepdims=True))
+    mu = {name: y[(adata.obs["guide"] == name).to_numpy()].mean(0) for name in ("NT", b)}
+    shift = (
+        sclm.get.perturb_profiles(adata, "mean-response").loc[a] - sclm.get.perturb_profiles(adata, "no-change").loc[a]
+    )
+    expected = pd.Series(mu[b] - mu["NT"], index=cells.var_names)[shift.index]
+    np.testing.assert_allclose(shift[expected > 0], expected[expected > 0], atol=1e-4)
+
+
+def test_an_encoder_takes_no_experiment(cells: ad.AnnData) -> None:
+    adata = cells.copy()
+    model = sclm.train("scgpt", adata, seed=0, **QUICK)
+    assert not model.responds
+    with pytest.raises(ValueError, match="perturbation_key= and control= is for models that were trained on"):
+        sclm.tl.perturb(adata, model, [str(cells.var_names[0])], perturbation_key="cell_type", control="B cell")
+
+
 def test_genes_by_the_names_that_only_the_model_knows(cells: ad.AnnData) -> None:
     model = sclm.train("geneformer", cells, seed=0, **QUICK)
     gene = str(cells.var_names[0])

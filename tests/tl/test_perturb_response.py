@@ -109,6 +109,69 @@ def test_predictions_do_not_leak_from_cells_that_the_model_has_not_seen(screen: 
     assert found[0].uns[KEY]["scores"]["l2"].iloc[0] != found[1].uns[KEY]["scores"]["l2"].iloc[0]
 
 
+def test_scores_say_what_training_had_seen(screen: ad.AnnData, model: Any, caplog: Any) -> None:
+    a, b, c = map(str, screen.var_names[:3])
+    with caplog.at_level("WARNING", logger="sclm"):
+        out = sclm.tl.perturb(screen, model, [a, (a, b), c], copy=True, **OPTIONS)
+    assert "2 of 3 perturbations that are scored were seen in training" in caplog.text
+    scores = out.uns[KEY]["scores"]
+    assert list(scores.columns[:3]) == ["method", "perturbation", "standing"]
+    expected = {a: "seen", "+".join(sorted((a, b))): "combination of seen", c: "seen"}
+    for method in ("model", *BASELINES):
+        here = scores[scores["method"] == method]
+        assert dict(zip(here["perturbation"], here["standing"], strict=True)) == expected
+    caplog.clear()
+    with caplog.at_level("WARNING", logger="sclm"):
+        sclm.tl.perturb(screen, model, [(a, b)], copy=True, **OPTIONS)
+    assert "seen in training" not in caplog.text
+
+
+def test_baselines_compare_within_batches_as_the_model_did(screen: ad.AnnData, caplog: Any) -> None:
+    """Perturbed cells mostly of one run, control cells mostly of the other, and a gene that only the run moves."""
+    a, b, c = map(str, screen.var_names[:3])
+    adata = screen.copy()
+    control = (adata.obs["guide"] == "ctrl").to_numpy()
+    second = np.where(control, np.arange(600) % 5 == 0, np.arange(600) % 5 != 0)
+    adata.obs["run"] = pd.Categorical(np.where(second, "two", "one"))
+    counts = adata.X.toarray()
+    counts[second, 60:80] *= 4
+    adata.X = sparse.csr_matrix(counts)
+    singles = adata[~adata.obs["guide"].str.contains("+", regex=False)].copy()
+    paired = sclm.train("additive-response", singles, batch_key="run", **OPTIONS)
+    assert paired.paired_within == "run"
+    out = sclm.tl.perturb(adata, paired, [(a, b)], n_cells=None, copy=True, **OPTIONS)
+    np.testing.assert_allclose(
+        sclm.get.perturb_profiles(out, "additive-response"), sclm.get.perturb_profiles(out), atol=1e-5
+    )
+    assert out.uns[KEY]["baselines_from"]["rule"] == "trained on"
+    assert out.uns[KEY]["baselines_from"]["paired_within"] == "run"
+    assert list(out.uns[KEY]["baselines_from"]["perturbations"]) == sorted([a, b, c])
+    x = singles.X.toarray()
+    y = np.log1p(1e4 * x / x.sum(1, keepdims=True))
+    run, perturbed = singles.obs["run"].to_numpy(), (singles.obs["guide"] != "ctrl").to_numpy()
+    own = np.where(
+        (run == "one")[:, None], y[~perturbed & (run == "one")].mean(0), y[~perturbed & (run == "two")].mean(0)
+    )
+    effect = (y - own)[perturbed].mean(0)  # what the run does is no response
+    start = sclm.get.perturb_profiles(out, "no-change").iloc[0]
+    found = sclm.get.perturb_profiles(out, "mean-response").iloc[0]
+    np.testing.assert_allclose(found, np.maximum(start + effect, 0), atol=1e-4)
+    plain = sclm.tl.perturb(adata, sclm.train("additive-response", singles, **OPTIONS), [(a, b)], copy=True, **OPTIONS)
+    over_all = sclm.get.perturb_profiles(plain, "mean-response").iloc[0]
+    assert (over_all - found)[60:80].mean() > 0.3
+    assert plain.uns[KEY]["baselines_from"]["paired_within"] == ""
+
+    del adata.obs["run"]
+    with caplog.at_level("WARNING", logger="sclm"):
+        sclm.tl.perturb(adata, paired, [(a, b)], copy=True, **OPTIONS)
+    assert "within batches of 'run', which is no column" in caplog.text
+    adata.obs["run"] = np.where(control, "one", np.where(adata.obs["guide"] == c, "two", "one"))
+    with caplog.at_level("WARNING", logger="sclm"):
+        out = sclm.tl.perturb(adata, paired, [(a, b)], copy=True, **OPTIONS)
+    assert "1 perturbations have no cells in a batch of 'run' with control cells" in caplog.text
+    assert list(out.uns[KEY]["baselines_from"]["perturbations"]) == sorted([a, b])
+
+
 def test_control_cells_alone_have_no_change_beside_them(screen: ad.AnnData, model: Any, caplog: Any) -> None:
     controls = screen[screen.obs["guide"] == "ctrl"].copy()
     with caplog.at_level("WARNING", logger="sclm"):

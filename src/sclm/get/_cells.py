@@ -230,7 +230,8 @@ def perturb(adata: anndata.AnnData, *, key: str = "sclm_perturb") -> pd.DataFram
     Returns
     -------
     Of a screen the table of effects, each with its null, as :func:`sclm.tl.perturb` describes it. Of predicted profiles one row a
-    perturbation: ``perturbation``, ``standing`` (``"seen"``, ``"combination of seen"``, ``"partly seen"`` or ``"unseen"`` in training),
+    perturbation: ``perturbation``, ``standing`` (``"seen"``, ``"combination of seen"``, ``"partly seen"`` or ``"unseen"`` in training;
+    ``"unknown"`` where others trained the model),
     ``n_cells_measured``, and where they were judged ``implausible`` and ``implausible_control`` (shares of cells).
 
     Raises

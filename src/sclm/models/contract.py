@@ -274,7 +274,17 @@ class Responder(Protocol):
 
     @property
     def trained_perturbations(self) -> tuple[str, ...]:
-        """Names of the perturbations that it was trained on."""
+        """Names of the perturbations that it was trained on; none where others trained it."""
+        ...
+
+    @property
+    def responds(self) -> bool:
+        """Whether it was trained on perturbed cells, by us or by others: not all models of its family need be."""
+        ...
+
+    @property
+    def paired_within(self) -> str | None:
+        """Column of ``.obs`` within whose batches it compared perturbed cells with control cells; None: with all of them."""
         ...
 
     def respond(self, cells: Cells, perturbations: Sequence[Sequence[str]], *, seed: int = 0) -> pd.DataFrame:

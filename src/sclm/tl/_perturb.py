@@ -53,9 +53,9 @@ def perturb(
     With ``start`` and ``goal``, two states in a column of ``.obs``, the cells of the first are perturbed, and the shift towards the second
     is tested as well: "which knock-out moves exhausted T cells towards effector".
 
-    With a model that was trained on a perturbation experiment (scGPT fine-tuned on it, or a baseline), the mean profile of the control
-    cells after each perturbation is predicted instead, beside the baselines that are known to be hard to beat, with what the model has
-    seen of each perturbation in its training, and judged by :class:`sclm.evidence.PlausibilityGuard`.
+    With a model that was trained on a perturbation experiment (scGPT fine-tuned on it, by you or by others, or a baseline), the mean
+    profile of the control cells after each perturbation is predicted instead, beside the baselines that are known to be hard to beat,
+    with what the model has seen of each perturbation in its training, and judged by :class:`sclm.evidence.PlausibilityGuard`.
 
     Parameters
     ----------
@@ -77,7 +77,8 @@ def perturb(
         State that they should come nearer to; needs ``start``.
     perturbation_key
         For a trained model: column of ``.obs`` with the perturbation of each cell, to learn the baselines on the cells of perturbations
-        that the model was trained on, and to score all predictions on the measured ones.
+        that the model was trained on, and to score all predictions on the measured ones. A checkpoint of others does not say what it
+        was trained on: its baselines are learnt on the perturbations that were not asked for.
     control
         Label of the control cells in that column, which predictions start from; all cells are control cells where no column is given.
     n_cells
@@ -119,9 +120,12 @@ def perturb(
         ``null``: the same of the random genes, whose z is from what was learnt without their tenth. ``states``: cells of each state.
 
         Of a trained model, with ``perturbations``, ``genes``, ``predicted`` (float32 perturbations x genes), ``control`` (float32, the
-        profile that predictions start from), ``baselines`` (name → the same as ``predicted``), ``facts`` (what was seen in training),
-        ``plausibility`` (:func:`sclm.evidence.judge_profiles`) and, where cells of asked perturbations are measured, ``scores``
-        (:func:`sclm.metrics.perturbation.compare`). See :func:`sclm.get.perturb_profiles`.
+        profile that predictions start from), ``baselines`` (name → the same as ``predicted``), ``baselines_from`` (``rule``, the
+        ``perturbations`` whose cells they learnt from, and ``paired_within``, the column of batches within which they compared them
+        with control cells, as the model did), ``facts`` (what was seen in training), ``plausibility``
+        (:func:`sclm.evidence.judge_profiles`) and, where cells of asked perturbations are measured, ``scores``
+        (:func:`sclm.metrics.perturbation.compare`) with ``standing``: what training has seen of each. Scores of perturbations that are
+        ``"seen"`` say how well they were learnt, and nothing of predictions. See :func:`sclm.get.perturb_profiles`.
 
     Raises
     ------
@@ -161,8 +165,7 @@ def perturb(
     asked = [perturbations] if isinstance(perturbations, str) else perturbations
     found = _model(model)
     check_device(found, device)
-    # A published response model does not say what it was trained on: the column of an experiment asks for its predictions.
-    trained = isinstance(found, Responder) and bool(found.trained_perturbations or perturbation_key)
+    trained = isinstance(found, Responder) and found.responds  # a family may hold encoders and models of responses
     states: dict[str, Any] = {"state_key": state_key, "start": start, "goal": goal}
     space: dict[str, Any] = {"hidden_layer": hidden_layer, "pooling": pooling}
     measured: dict[str, Any] = {"perturbation_key": perturbation_key, "control": control}

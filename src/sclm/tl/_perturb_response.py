@@ -73,10 +73,16 @@ def predict(
     predicted = pd.concat(parts)
     target, predicted = _genes(source, match, model, predicted)
 
-    trained = np.isin(perturbed.names, model.trained_perturbations)
-    baselines = _baselines(
-        adata, source, perturbed, trained, model, cells, groups, target, perturbation_key, control, layer, gene_key
-    )
+    known = bool(model.trained_perturbations)  # published checkpoints do not say what they were trained on
+    trained = np.isin(perturbed.names, model.trained_perturbations) if known else ~np.isin(perturbed.names, names)
+    within, trained = _paired_within(adata, perturbed, trained, model)
+    learn = None
+    if trained.any():
+        used = np.concatenate([trained, [False, True]])[perturbed.codes]  # codes -2: without a label, -1: control
+        columns = [str(perturbation_key), *([within] if within else [])]
+        learn = read_cells(adata[used], layer=layer, gene_key=gene_key, obs_keys=columns)
+    fitting = {"perturbation_key": perturbation_key, "control": control, **({"batch_key": within} if within else {})}
+    baselines = _baselines(learn, fitting, model, cells, groups, target)
     start = baselines["no-change"].iloc[0].to_numpy(dtype=np.float64)
     facts: dict[str, Any] = {
         "how": "response",
@@ -85,25 +91,32 @@ def predict(
         "predicted": predicted.to_numpy(dtype=np.float32),
         "control": start.astype(np.float32),
         "baselines": {name: table.to_numpy(dtype=np.float32) for name, table in baselines.items()},
+        "baselines_from": {
+            "rule": ("trained on" if known else "measured and not asked for")
+            if trained.any()
+            else "no perturbed cells",
+            "perturbations": [name for name, used in zip(perturbed.names, trained, strict=True) if used],
+            "paired_within": within or "",
+        },
         "n_control_cells": len(chosen),
     }
     measured = {name: int((perturbed.codes == i).sum()) for i, name in enumerate(perturbed.names)}
     facts["facts"] = pd.DataFrame(
         {
             "perturbation": names,
-            "standing": standing(groups, model.trained_perturbations),
+            "standing": standing(groups, model.trained_perturbations) if known else ["unknown"] * len(groups),
             "n_cells_measured": [measured.get(name, 0) for name in names],
         }
     )
-    known = facts["facts"]["standing"].isin(["unseen", "partly seen"])
-    if known.any():
+    new = facts["facts"]["standing"].isin(["unseen", "partly seen"])
+    if new.any():
         logger.warning(
             "%d of %d perturbations hold genes that the model has not seen perturbed: their profiles are extrapolations.",
-            int(known.sum()), len(names),
+            int(new.sum()), len(names),
         )  # fmt: skip
     scores = _scores(source, perturbed, target, predicted, baselines, start)
     if scores is not None:
-        facts["scores"] = scores
+        facts["scores"] = _with_standing(scores, facts["facts"])
     judged = _plausibility(source, perturbed, trained, chosen, target, predicted, start, rng, seed)
     if judged is not None:
         facts["plausibility"] = judged
@@ -148,45 +161,79 @@ def _in(cells: Cells, target: np.ndarray, names: list[str]) -> Cells:
 
 
 def _baselines(
-    adata: anndata.AnnData,
-    source: CellSource,
-    perturbed: Perturbed,
-    trained: np.ndarray,
+    learn: CellSource | None,
+    fitting: dict[str, Any],
     model: Any,
     cells: Cells,
     groups: list[tuple[str, ...]],
     target: np.ndarray,
-    perturbation_key: str | None,
-    control: str | None,
-    layer: str | None,
-    gene_key: str | None,
 ) -> dict[str, pd.DataFrame]:
-    """Predictions of the baselines, learnt on the cells of the perturbations that the model was trained on."""
+    """Predictions of the baselines, learnt on cells that are no part of what is asked, as the model was."""
     n_genes = int(target.max()) + 1
-    used = np.concatenate([trained, [False, True]])[perturbed.codes]  # codes -2: without a label, -1: control
-    if not trained.any():
+    if learn is None:
         logger.warning(
-            "no cell of a perturbation that the model was trained on is here: of the baselines only 'no-change' can be given. "
-            "Pass perturbation_key= and control= with the training cells to have the others."
-        )
+            "no cell of a perturbation that %s is here: of the baselines only 'no-change' can be given. "
+            "Pass perturbation_key= and control= with %s to have the others.",
+            *(("the model was trained on", "the training cells") if model.trained_perturbations else ("was not asked for", "other perturbed cells")),
+        )  # fmt: skip
         profile = log_normalise(cells.counts).astype(np.float64)
         start = np.zeros(n_genes)
         np.add.at(start, target[target >= 0], np.asarray(profile.mean(axis=0)).ravel()[target >= 0])
         rows = pd.DataFrame(np.tile(start, (len(groups), 1)), index=[name_of(g) for g in groups])
         return {"no-change": rows}
-    learn = read_cells(adata[used], layer=layer, gene_key=gene_key, obs_keys=[str(perturbation_key)])
     wanted: list[tuple[str, str, dict[str, Any]]] = [(name, name, {}) for name in BASELINES]
     if hasattr(model, "gene_embeddings"):
         wanted.append((RIDGE_ON_MODEL, "ridge-response", {"gene_embeddings": model.gene_embeddings()}))
     found = {}
     for name, family, options in wanted:
         cls: Any = models.family_class(family)
-        baseline = cls.fit(learn, perturbation_key=perturbation_key, control=control, **options)
+        baseline = cls.fit(learn, **fitting, **options)
         table = baseline.respond(cells, groups)
         out = np.zeros((n_genes, len(groups)))
         np.add.at(out, target[target >= 0], table.to_numpy(dtype=np.float64).T[target >= 0])
         found[name] = pd.DataFrame(out.T, index=table.index)
     return found
+
+
+def _paired_within(
+    adata: anndata.AnnData, perturbed: Perturbed, trained: np.ndarray, model: Any
+) -> tuple[str | None, np.ndarray]:
+    """The column within whose batches the baselines compare, as the model did; of the perturbations, those that this leaves."""
+    column = model.paired_within
+    if column is None or not trained.any():
+        return None, trained
+    if column not in adata.obs:
+        logger.warning(
+            "the model compared cells within batches of %r, which is no column of adata.obs: the baselines compare over all cells.",
+            column,
+        )
+        return None, trained
+    batches = adata.obs[column].astype(str).to_numpy()
+    able = np.isin(batches, batches[perturbed.codes == -1]) & (perturbed.codes >= 0)
+    reached = np.bincount(perturbed.codes[able], minlength=len(perturbed.names)) > 0
+    if (trained & ~reached).any():
+        logger.warning(
+            "%d perturbations have no cells in a batch of %r with control cells: the baselines learn without them.",
+            int((trained & ~reached).sum()), column,
+        )  # fmt: skip
+    return column, trained & reached
+
+
+def _with_standing(scores: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
+    """Scores with what training has seen of each perturbation; says where that makes them no test."""
+    places = facts.set_index("perturbation")["standing"]
+    scores.insert(2, "standing", places.loc[scores["perturbation"]].to_numpy())
+    once = scores.drop_duplicates("perturbation")["standing"]
+    if (once == "seen").any():
+        logger.warning(
+            "%d of %d perturbations that are scored were seen in training: their scores say how well they were learnt, and nothing of "
+            "predictions. Average those of one standing.", int((once == "seen").sum()), len(once),
+        )  # fmt: skip
+    if (once == "unknown").any():
+        logger.warning(
+            "the model does not say what it was trained on: perturbations that are scored may have been seen in its training."
+        )
+    return scores
 
 
 def _scores(

@@ -221,7 +221,10 @@ def test_perturbation(
             "decoder_adaptive_bias": True,
         }
         (path / "args.json").write_text(json.dumps(args))
-    network = convert(path).network
+    model = convert(path)
+    assert model.responds
+    assert model.trained_perturbations == ()  # nobody says
+    network = model.network
     ids, values, flags = (torch.from_numpy(expected[k]) for k in ("gene_ids", "values", "pert_flags"))
     real = torch.ones_like(ids, dtype=torch.bool)
     found = network(ids, values, real, flags=flags)

@@ -422,6 +422,8 @@ def test_responses_are_better_than_no_change(responder: Any, knocked: ad.AnnData
     assert error.mean() < 0.8 * baseline.mean()
     assert responder.trained_perturbations == tuple(sorted(names))
     assert responder.card["objective"] == "perturbation"
+    assert responder.responds
+    assert responder.paired_within == "run"
 
 
 def test_responses_to_unusual_requests(responder: Any, knocked: ad.AnnData, caplog: pytest.LogCaptureFixture) -> None:
@@ -447,6 +449,15 @@ def test_responses_to_unusual_requests(responder: Any, knocked: ad.AnnData, capl
     assert np.isfinite(responder.embed(cells)).all()
 
 
+def test_a_model_that_goes_on_with_another_task_responds_no_longer(responder: Any, knocked: ad.AnnData) -> None:
+    model = sclm.train(
+        "scgpt", knocked, base=responder, objective="masking", max_epochs=1, progress_bar=False, accelerator="cpu"
+    )
+    assert not model.responds
+    assert model.trained_perturbations == ()
+    assert model.paired_within is None
+
+
 def test_genes_that_are_perturbed_and_not_measured_have_a_token(knocked: ad.AnnData) -> None:
     adata = knocked[:, 1:].copy()  # the first target is not measured
     model = sclm.train("scgpt", adata, perturbation_key="target", control="ctrl", **QUICK)
@@ -459,6 +470,8 @@ def test_genes_that_are_perturbed_and_not_measured_have_a_token(knocked: ad.AnnD
 
 
 def test_only_perturbation_models_respond(masked: Any, knocked: ad.AnnData) -> None:
+    assert not masked.responds
+    assert masked.paired_within is None
     with pytest.raises(ValueError, match="was not trained on perturbed cells"):
         masked.respond(controls(knocked), [("A",)])
     with pytest.raises(TypeError, match="needs perturbation_key="):

@@ -32,6 +32,7 @@ class ResponseConfig:
     n_cells: tuple[int, ...] = ()  # behind each effect
     control: str = ""  # label of the unperturbed cells
     perturbation_key: str = ""
+    batch_key: str = ""  # column of .obs within whose batches effects were taken
 
 
 class BaselineResponse(Family, abc.ABC):
@@ -62,6 +63,16 @@ class BaselineResponse(Family, abc.ABC):
         """Names of the perturbations that the model was trained on."""
         return self.config.perturbations
 
+    @property
+    def responds(self) -> bool:
+        """Whether it was trained on perturbed cells: always."""
+        return True
+
+    @property
+    def paired_within(self) -> str | None:
+        """Column of ``.obs`` within whose batches effects were taken."""
+        return self.config.batch_key or None
+
     # Training -------------------------------------------------------------------------------------------------------
 
     @classmethod
@@ -91,6 +102,7 @@ class BaselineResponse(Family, abc.ABC):
             n_cells=tuple(int(n) for n in np.bincount(perturbed.codes[perturbed.codes >= 0])),
             control=str(control),
             perturbation_key=perturbation_key,
+            batch_key=batch_key or "",
             **options,
         )
         arrays = _effects(source, vocabulary, perturbed, batches)

@@ -61,6 +61,7 @@ class ScGPTConfig(EncoderConfig):
     objective: str = "none"  # what it was trained for by us: "masking", "integration", "perturbation"
     perturbations: tuple[str, ...] = ()  # names that it was trained on
     control: str = ""  # label of unperturbed cells
+    paired_within: str = ""  # column of .obs within whose batches they were paired with perturbed ones
     relative: bool = False  # whether predictions are the control mean plus a difference; True in models trained here
     response_cells: int = 300  # control cells whose predictions are averaged, as in the original
     learning_rate: float = 1e-4

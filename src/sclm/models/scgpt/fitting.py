@@ -59,6 +59,7 @@ def starting_config(
         "perturbation_flags": 0, "expression": "mlp", "mvc": "inner product", "n_modalities": 0, "flags": 0, "generative": 0.0,
         "batch_key": None, "batches": (), "include_zeros": False, "panel_size": 0, "values": "bins", "input_norm": "none",
         "adaptive_bias": False, "affine_activation": "none", "mvc_detach": False,
+        "perturbations": (), "control": "", "paired_within": "", "relative": False,
         "tune": "", "labels": (), "term_ids": (), "label_layer": 0, "label_pooling": "",
     }  # fmt: skip
     if options.get("generative"):

@@ -368,6 +368,16 @@ class ScGPT(EncoderFamily):
         """Names of the perturbations that it was trained on; none where it was not, or by others."""
         return self.config.perturbations
 
+    @property
+    def responds(self) -> bool:
+        """Whether it was trained on perturbed cells, by us or by others."""
+        return self.config.perturbation_flags > 0 and self.config.expression == "affine"
+
+    @property
+    def paired_within(self) -> str | None:
+        """Column of ``.obs`` within whose batches perturbed cells were paired with control cells."""
+        return self.config.paired_within or None
+
     def respond(self, cells: Cells, perturbations: Sequence[Sequence[str]], *, seed: int = 0) -> pd.DataFrame:
         """Mean profile of control cells after each perturbation; see :func:`~sclm.models.scgpt.response.respond`."""
         return respond(self, cells, perturbations, seed=seed)

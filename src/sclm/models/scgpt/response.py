@@ -63,7 +63,7 @@ def fit_response(
     vocabulary = vocabulary_of(source, genes, targets) if base is None else base.vocabulary
     heads = {
         "values": "log", "expression": "affine", "mvc": "none", "perturbation_flags": 3, "perturbations": perturbed.names,
-        "control": str(control), "relative": True,
+        "control": str(control), "paired_within": batch_key or "", "relative": True,
     }  # fmt: skip
     config = starting_config(base, preset, "perturbation", options, heads)
     ids = vocabulary.match(source.genes).ids
@@ -146,8 +146,8 @@ def respond(model: ScGPT, cells: Cells, perturbations: Sequence[Sequence[str]], 
     ValueError
         If the model was not trained on perturbations, or no cell has counts.
     """
-    config, network = model.config, model.network
-    if network.perturbed is None or config.expression != "affine":
+    network = model.network
+    if not model.responds:
         raise ValueError(
             f"This {model.family!r} model was not trained on perturbed cells. Train one: sclm.train('scgpt', adata, "
             "perturbation_key=..., control=..., base=model)."
