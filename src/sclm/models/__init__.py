@@ -8,7 +8,7 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sclm.models.registry import PUBLISHED, Published, download
+from sclm.models.registry import PUBLISHED, Published, download, missing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,9 +115,9 @@ def load(model: str | Path | Family) -> Family:
     ----------
     model
         A model object (returned as it is), a folder written by ``model.save()``, the name of a published checkpoint,
-        ``"hf:organisation/name"`` with an optional ``@revision``, a family that needs no training (``"marker-lists"``), or a folder
-        or file as the original authors publish it (scGPT, Geneformer, scTranslator), which is converted once and kept: see
-        :func:`sclm.models.foreign.load_foreign`.
+        ``"hf:organisation/name"`` with an optional ``@revision`` (its main branch of today without one), a family that needs no
+        training (``"marker-lists"``), or a folder or file as the original authors publish it (scGPT, Geneformer, scTranslator), which
+        is converted once and kept: see :func:`sclm.models.foreign.load_foreign`.
 
     Returns
     -------
@@ -171,12 +171,7 @@ def load(model: str | Path | Family) -> Family:
             f"model = sclm.train({name!r}, reference, {keys}){other}."
         )
     else:
-        near = difflib.get_close_matches(name, [*PUBLISHED, *FAMILIES], n=3, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise FileNotFoundError(
-            f"No model {name!r}: it is no folder, no published checkpoint and no 'hf:organisation/name'.{hint} "
-            "sclm.models.available() lists the names."
-        )
+        raise FileNotFoundError(missing(name, [*PUBLISHED, *FAMILIES]))
     if not is_checkpoint(folder):
         foreign = recognise(folder)
         if foreign is None:

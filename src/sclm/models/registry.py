@@ -1,10 +1,18 @@
-"""Published checkpoints: names with pinned revisions and hashes, fetched from a hub on request."""
+"""Published checkpoints: names with pinned revisions and hashes, fetched from a hub on request, and where others are to be had."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import logging
+import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+logger = logging.getLogger(__name__)
 
 
 class Published(NamedTuple):
@@ -16,7 +24,7 @@ class Published(NamedTuple):
 
     name: str
     repository: str  # organisation/name
-    revision: str  # commit
+    revision: str  # commit; "main" where a hash binds every file
     sha256: dict[str, str]
     verbs: str
     licence: str
@@ -93,28 +101,105 @@ _ENTRIES = (
 PUBLISHED: dict[str, Published] = {entry.name: entry for entry in _ENTRIES}
 
 
+class Elsewhere(NamedTuple):
+    """A published checkpoint that no hub serves: what a user downloads and passes as a folder."""
+
+    title: str
+    address: str
+    files: str
+    licence: str
+
+
+def _drive(title: str, folder: str) -> Elsewhere:
+    address = f"https://drive.google.com/drive/folders/{folder}"
+    return Elsewhere(f"scGPT, {title}", address, "args.json, vocab.json and best_model.pt into one folder", "MIT")
+
+
+def _translator(title: str, file: str) -> Elsewhere:
+    files = "the file into a folder, with the folder code/model/ID_dic of the authors' repository beside it"
+    address = f"https://drive.google.com/open?id={file}"
+    return Elsewhere(f"scTranslator, {title}", address, files, "no open licence")
+
+
+# The authors' folders; they state no hash.
+ELSEWHERE: dict[str, Elsewhere] = {
+    "scgpt-continual": _drive("whole-human trained further with cell types (CP)", "1_GROJTzXiAV8HB4imruOTk6PEGuNOcgB"),
+    "scgpt-brain": _drive("13.2 million brain cells", "1vf1ijfQSk7rGdDGpBntR5bi5g6gNt-Gx"),
+    "scgpt-blood": _drive("10.3 million blood and bone marrow cells", "1kkug5C7NjvXIwQGGaGoqXTk_Lb_pDrBU"),
+    "scgpt-heart": _drive("1.8 million heart cells", "1GcgXrd7apn6y4Ze_iSCncskX3UsWPY2r"),
+    "scgpt-lung": _drive("2.1 million lung cells", "16A1DJ30PT6bodt4bWLa4hpS7gbWZQFBG"),
+    "scgpt-kidney": _drive("814 thousand kidney cells", "1S-1AR65DF120kNFpEbWCvRHPhpkGK3kK"),
+    "scgpt-pan-cancer": _drive("5.7 million tumour cells", "13QzLHilYUd0v3HTwa_9n4G4yEF-hdkqa"),
+    "sctranslator-2m": _translator("2 million single cells and 18,000 bulk", "11FR3nebhJKAt_QIng35H-O1s_-ZrKyCG"),
+    "sctranslator-160k": _translator("160 thousand PBMCs and bulk", "1nmYIsctfMD60DxOKKQc9-AQj2Wla24m8"),
+    "sctranslator-10k": _translator("18,000 bulk samples", "14D6hFCcMrrkpo7zW90WmH3FFOR-iyIZ-"),
+}
+_OTHER_NAMES = {
+    "scgpt-bc": "scgpt-blood", "scgpt-cp": "scgpt-continual", "scgpt-continual-pretrained": "scgpt-continual",
+    "scgpt-pancancer": "scgpt-pan-cancer", "scgpt-human": "scgpt-whole-human",
+}  # fmt: skip
+
+
+def missing(name: str, known: Iterable[str]) -> str:
+    """What to say of a name under which nothing is found: where it is published, or what is near.
+
+    Parameters
+    ----------
+    name
+        As the user wrote it.
+    known
+        Names that can be loaded.
+    """
+    plain = re.sub(r"[\s_]+", "-", name.strip().lower())
+    plain = _OTHER_NAMES.get(plain, plain)
+    if plain in ELSEWHERE:
+        entry = ELSEWHERE[plain]
+        return (
+            f"{name!r} ({entry.title}; {entry.licence}) is published where sclm does not fetch from. Download it from {entry.address}: "
+            f"{entry.files}. Then pass that folder: sclm.load('FOLDER')."
+        )
+    near = [plain] if plain in PUBLISHED else difflib.get_close_matches(name, [*known, *ELSEWHERE], n=3, cutoff=0.5)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        near = [f"hf:{name}", *near]
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return (
+        f"No model {name!r}: it is no folder, no published checkpoint and no 'hf:organisation/name'.{hint} "
+        "sclm.models.available() lists the names."
+    )
+
+
 def download(name: str) -> Path:
     """Local folder of a published checkpoint or of ``hf:organisation/name[@revision]``.
 
-    Files come from the Hugging Face cache where they are there; nothing is fetched when ``HF_HUB_OFFLINE=1``.
+    Files come from the Hugging Face cache where they are there; nothing is fetched when ``HF_HUB_OFFLINE=1``. Without a revision a
+    repository that is listed here means its entry, hashes included; another one means what its main branch holds today, which is
+    warned of.
 
     Raises
     ------
     FileNotFoundError
         If the hub cannot be reached or has no such repository; says what to download and where to put it.
     ValueError
-        If a file's sha256 is not the one on record, or an ``hf:`` name is malformed.
+        If a file's sha256 is not the one on record, an ``hf:`` name is malformed, or the repository holds several models that have
+        names of their own.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     entry = PUBLISHED.get(name)
-    if entry is not None:
-        repository, revision = entry.repository, entry.revision
-    else:
+    if entry is None:
         repository, _, revision = name.removeprefix("hf:").partition("@")
         if repository.count("/") != 1 or not all(repository.split("/")):
             raise ValueError(f"Expected 'hf:organisation/name' or 'hf:organisation/name@revision', found {name!r}.")
+        listed = [e for e in _ENTRIES if e.repository.lower() == repository.lower()] if not revision else []
+        if len(listed) > 1:
+            raise ValueError(
+                f"{name!r} holds several models, and its root has been another one over time. Name one of "
+                f"{', '.join(repr(e.name) for e in listed)}, or the commit whose root you want: {name + '@' + listed[0].revision!r}."
+            )
+        entry = listed[0] if listed else None
+    if entry is not None:
+        repository, revision = entry.repository, entry.revision
     try:
         folder = Path(
             snapshot_download(
@@ -122,10 +207,19 @@ def download(name: str) -> Path:
             )
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        files = "".join(f" {file}" for file in entry.sha256) if entry else ""
+        pinned = f" --revision {revision}" if revision and revision != "main" else ""
+        inside = f"{entry.folder!r} inside of it" if entry and entry.folder else "its path"
         raise FileNotFoundError(
             f"Could not get {repository!r} from the Hugging Face hub ({type(error).__name__}) and it is not in the local cache. "
-            f"On a machine with network, run `hf download {repository} --local-dir FOLDER`, copy FOLDER here and pass its path."
+            f"On a machine with network, run `hf download {repository}{files}{pinned} --local-dir FOLDER`, copy FOLDER here and pass "
+            f"{inside}."
         ) from error
+    if not revision:
+        logger.warning(
+            "%s has no revision and may be another model tomorrow: it is at %s now. Write '%s@%s' to have the same again.",
+            name, folder.name[:12], name, folder.name,
+        )  # fmt: skip
     if entry is not None:
         for file, expected in entry.sha256.items():
             if not expected:
