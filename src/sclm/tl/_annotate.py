@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from sclm import models, results
-from sclm.cells import read_cells
+from sclm.cells import read_cells, table_of
 from sclm.evidence import over_cluster
 from sclm.evidence.backoff import UNKNOWN
 from sclm.knowledge import Ontology
@@ -41,6 +41,8 @@ def annotate(
     reference: anndata.AnnData | None = None,
     label_key: str | None = None,
     batch_key: str | None = None,
+    table_key: str | None = None,
+    mod: str | None = None,
     layer: str | None = None,
     gene_key: str | None = None,
     reference_layer: str | None = None,
@@ -69,7 +71,7 @@ def annotate(
     Parameters
     ----------
     adata
-        Cells with raw counts; CSR, CSC or dense, in memory, a view, backed or Dask.
+        Cells with raw counts; CSR, CSC or dense, in memory, a view, backed or Dask; or a SpatialData or MuData.
     model
         A trained model, its folder, a published name, ``"hf:organisation/name"``, or with ``reference=`` the name of the
         family to train: ``"logistic"`` (default), ``"knn"``, ``"mean"``, ``"majority"``, ``"onclass"`` and more. An encoder (``"scgpt"``, ``"geneformer"``)
@@ -80,6 +82,10 @@ def annotate(
         Column of ``reference.obs`` with the labels.
     batch_key
         Column of ``reference.obs`` with the donor or batch: confidences are then calibrated on whole batches held out.
+    table_key
+        Table of a SpatialData; it is changed in place, nothing else of the SpatialData is.
+    mod
+        Modality of a MuData with the RNA, which is changed in place. May be left out where it is called ``"rna"`` or is the only one.
     layer
         Layer of ``adata`` with the raw counts; ``.X`` where None.
     gene_key
@@ -105,7 +111,7 @@ def annotate(
         The same over small clusters that are made for it (k-means on principal components, about 50 cells each).
     explain
         For models that can say what moved an answer (``"celltosg"``): so many cells of each answered type are explained, drawn by
-        ``seed``. Genes and nodes of a graph are deleted one by one, so a few are enough.
+        ``seed``. Genes and nodes of a graph are deleted one by one, about 80 a cell, so ask for a few.
     key_added
         Prefix of everything written.
     batch_size
@@ -166,6 +172,7 @@ def annotate(
     'CL:0001054'
     """
     results.check_name(key_added)
+    adata = table_of(adata, table_key, mod)
     if min_confidence is not None and (isinstance(min_confidence, bool | str) or not 0 < min_confidence <= 1):
         raise ValueError(
             f"min_confidence must be a number in (0, 1], found {min_confidence!r}. Use e.g. 0.8, or None for no back-off."
@@ -228,6 +235,8 @@ def annotate(
         "annotate",
         model=annotator.provenance() if hasattr(annotator, "provenance") else {"family": type(annotator).__name__},
         params={
+            "table_key": table_key,
+            "mod": mod,
             "layer": layer,
             "gene_key": gene_key,
             "label_key": label_key,

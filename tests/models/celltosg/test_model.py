@@ -138,7 +138,7 @@ def test_explanations_are_tables_with_a_check(model: CellToSG, cells: Cells) -> 
     for _, part in table.groupby("cell"):
         assert part["kind"].value_counts().to_dict()["gene"] == 4
         genes = part[part["kind"] == "gene"]
-        assert genes["attention"].is_monotonic_decreasing
+        assert genes["effect"].is_monotonic_decreasing
         assert genes["attention"].between(0, 1).all()
         assert set(genes["name"]) <= set(few.genes)
         assert {"top genes", "random genes"} <= set(part["kind"])

@@ -33,7 +33,10 @@ def explain(
     n_nodes: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Attention of the virtual tokens, and the change of the answer's log probability when what they looked at is deleted.
+    """How the answer's log probability changes when a gene or a node is deleted, beside the attention of the virtual tokens.
+
+    Attention alone would not do: it is nearly even over a cell's genes, and much of an answer does not pass through the virtual
+    tokens. So every gene of the graph channel and every node around them is deleted once, and what matters most is shown.
 
     Parameters
     ----------
@@ -52,7 +55,7 @@ def explain(
     labels
         m names.
     n_genes, n_nodes
-        Rows a cell: the genes and the other nodes looked at most, each deleted alone.
+        Rows a cell: the genes and the other nodes whose deletion costs most.
     seed
         Of the genes and nodes that are deleted for comparison.
 
@@ -75,35 +78,39 @@ def explain(
         width = genes.shape[1]
         for b in range(len(genes)):
             i, look = start + b, attention[b]
-            top = _most(look, np.flatnonzero(genes[b] >= 0), n_genes)
-            columns = np.array([column_of[int(node)] for node in genes[b][top]], dtype=np.int64)
-            expressed = cells.counts.indices[cells.counts.indptr[i] : cells.counts.indptr[i + 1]]
-            others = rng.permutation(np.setdiff1d(expressed, columns))[: len(columns)]
-            near = _most(look[width:], np.flatnonzero(around[b] >= 0), n_nodes)
+            here, near = np.flatnonzero(genes[b] >= 0), np.flatnonzero(around[b] >= 0)
+            columns = np.array([column_of[int(node)] for node in genes[b][here]], dtype=np.int64)
             nodes = around[b][near].astype(np.int64)
-            far = rng.permutation(np.setdiff1d(around[b][around[b] >= 0], nodes))[: len(nodes)].astype(np.int64)
-            deleted = [*([c] for c in columns), columns, others, *[none] * (len(nodes) + 2)]
-            hidden = [*[none] * (len(columns) + 2), *(np.array([v]) for v in nodes), nodes, far]
-            after = probabilities(_without(cells, i, deleted), hidden)[:, best[i]]
-            effect = np.log(np.maximum(before[i, best[i]], 1e-12)) - np.log(np.maximum(after, 1e-12))
-            of_genes, of_nodes = effect[: len(columns) + 2], effect[len(columns) + 2 :]
+
+            def cost(deleted: list, hidden: list, i: int = i) -> np.ndarray:
+                after = probabilities(_without(cells, i, deleted), hidden)[:, best[i]]
+                return np.log(np.maximum(before[i, best[i]], 1e-12)) - np.log(np.maximum(after, 1e-12))
+
+            singly = cost(
+                [*([c] for c in columns), *[none] * len(nodes)],
+                [*[none] * len(columns), *(np.array([v]) for v in nodes)],
+            )
+            of_genes, of_nodes = singly[: len(columns)], singly[len(columns) :]
+            top = np.argsort(-of_genes, kind="stable")[:n_genes]
+            most = np.argsort(-of_nodes, kind="stable")[:n_nodes]
+            expressed = cells.counts.indices[cells.counts.indptr[i] : cells.counts.indptr[i + 1]]
+            others = rng.permutation(np.setdiff1d(expressed, columns[top]))[: len(top)]
+            far = rng.permutation(np.setdiff1d(nodes, nodes[most]))[: len(most)]
+            together = cost([columns[top], others, none, none], [none, none, nodes[most], far])
             said = (names[i], labels[best[i]])
-            for t, value in zip(top, of_genes[:-2], strict=True):
-                rows.append((*said, "gene", node_names[genes[b][t]], float(look[t]), float(value)))
-            rows.append((*said, "top genes", f"{len(top)} genes", float(look[top].sum()), float(of_genes[-2])))
-            rows.append((*said, "random genes", f"{len(others)} genes", np.nan, float(of_genes[-1])))
-            for t, value in zip(near, of_nodes[:-2], strict=True):
-                rows.append((*said, "node", node_names[around[b][t]], float(look[width + t]), float(value)))
-            seen = float(look[width + near].sum())
-            rows.append((*said, "top nodes", f"{len(near)} nodes", seen, float(of_nodes[-2])))
-            rows.append((*said, "random nodes", f"{len(far)} nodes", np.nan, float(of_nodes[-1])))
+            for shown, rest, places, kind, effects, joint in (
+                (top, others, here, "gene", of_genes, together[:2]),
+                (most, far, width + near, "node", of_nodes, together[2:]),
+            ):
+                named = genes[b][here] if kind == "gene" else nodes
+                rows.extend(
+                    (*said, kind, node_names[named[t]], float(look[places[t]]), float(effects[t])) for t in shown
+                )
+                seen = float(look[places[shown]].sum())
+                rows.append((*said, f"top {kind}s", f"{len(shown)} {kind}s", seen, float(joint[0])))
+                rows.append((*said, f"random {kind}s", f"{len(rest)} {kind}s", np.nan, float(joint[1])))
         start += len(genes)
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _most(look: np.ndarray, here: np.ndarray, n: int) -> np.ndarray:
-    """Places among `here` that were looked at most, the most first."""
-    return here[np.argsort(-look[here], kind="stable")[:n]]
 
 
 def _without(cells: Cells, row: int, deleted: list) -> Cells:

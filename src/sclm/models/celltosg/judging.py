@@ -85,9 +85,9 @@ class Judge:
         return usage_prior(self.graph, self.ontology, self.terms)
 
     @cached_property
-    def company(self) -> Company:
-        """Log odds of the terms beside training types."""
-        return Company(self.graph, self.ontology, self.terms)
+    def company(self) -> np.ndarray:
+        """(C,) log odds of the terms beside the training types."""
+        return Company(self.graph, self.ontology, self.terms)(self.places)
 
     @cached_property
     def lin(self) -> np.ndarray:
@@ -172,14 +172,13 @@ class Judge:
         result[:, len(columns) :] = seen[:, list(loose)]
         nothing_known = not known.any() and not len(loose)
         if (share > 0 or nothing_known) and not known.all():
-            fresh, kin, company = columns[~known], self.lin**_KIN, self.company(self.places)
-            scores = open_scores(fit, self.prior, company, seen, kin)[:, fresh]
+            fresh, kin = columns[~known], self.lin**_KIN
+            scores = open_scores(fit, self.prior, self.company, seen, kin)[:, fresh]
             chance = np.ones(len(own))
             if not nothing_known:
                 free[fresh] = True
-                view = softmax(_VIEW * own)
-                blind = open_scores(fit, self.prior, company, view, kin)
-                chance = novelty(novelty_features(fit, blind, free, self.places, view), weights.novelty, share)
+                features = novelty_features(fit, self.prior, free, self.places, softmax(_VIEW * own))
+                chance = novelty(features, weights.novelty, share)
             result *= 1.0 - chance[:, None]
             result[:, np.flatnonzero(~known)] = chance[:, None] * softmax(scores)
         total = result.sum(axis=1, keepdims=True)
@@ -225,8 +224,7 @@ class Judge:
             view = softmax(_VIEW * fits)
             free = np.ones(len(self.terms), dtype=bool)
             free[places[places >= 0]] = False
-            scores = open_scores(fit, self.prior, self.company(places), view, self.lin**_KIN)
-            features.append(novelty_features(fit, scores, free, places, view))
+            features.append(novelty_features(fit, self.prior, free, places, view))
             new.append(np.arange(len(rows)) < len(rows) - len(shown))
         if not features:
             return fit_novelty(np.zeros((0, 4)), np.zeros(0, dtype=bool))

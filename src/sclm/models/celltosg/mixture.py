@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import logsumexp
 
 from sclm.evidence import softmax
 
@@ -22,8 +21,10 @@ if TYPE_CHECKING:
 # kinship with the training types that the cell resembles. Fitted once by conditional logistic regression on leave-types-out splits
 # of five data sets of blood and pancreas, together with those of the company: see the family's page.
 OPEN_WEIGHTS = np.array([0.011, 0.37, 0.27, 0.76, 0.55, 0.36])
-# Of a constant, the gain of the new terms, the fit of the training types, their indecision: from the same splits.
-NOVELTY_WEIGHTS = np.array([-4.7, 0.91, -0.34, -2.8])
+# Of a constant, the gain of the best new term, the fit of the training types, their indecision: from the same splits.
+NOVELTY_WEIGHTS = np.array([-1.3, 0.67, -0.1, 0.66])
+_GAIN_WEIGHTS = (0.03, 0.4, 0.3)  # of profile, text and markers in novelty
+_RIVAL = -4.0  # log usage
 _KINSHIP_FLOOR = 1e-3
 _PRIOR_STRENGTH = 10.0  # of weights towards their defaults, in cells
 
@@ -103,7 +104,7 @@ def open_scores(
 
 
 def novelty_features(
-    fit: Fit, scores: np.ndarray, fresh: np.ndarray, places: np.ndarray, seen: np.ndarray
+    fit: Fit, prior: np.ndarray, fresh: np.ndarray, places: np.ndarray, seen: np.ndarray
 ) -> np.ndarray:
     """What tells a cell of a new type from one of a type that is known.
 
@@ -111,8 +112,8 @@ def novelty_features(
     ----------
     fit
         Of the cells to all terms.
-    scores
-        (n, C) of all terms as answers without training cells: :func:`open_scores`.
+    prior
+        (C,) usage of the terms: what hardly anybody answers is no rival.
     fresh
         (C,) bool terms without training cells that may be answered.
     places
@@ -122,8 +123,8 @@ def novelty_features(
 
     Returns
     -------
-    (n, 4) float64: a constant, how much better all new terms score together than the training types that are expected would without
-    their cells, how well these fit, and how undecided they are.
+    (n, 4) float64: a constant, how much better the best new term fits than the training types that are expected, how well these
+    fit, and how undecided they are.
     """
     own = places >= 0
     weight = seen[:, own] / np.maximum(seen[:, own].sum(axis=1, keepdims=True), 1e-12)
@@ -131,8 +132,12 @@ def novelty_features(
     def expected(values: np.ndarray) -> np.ndarray:
         return (weight * values[:, places[own]]).sum(axis=1)
 
-    gain = logsumexp(scores[:, fresh], axis=1) - expected(scores)
-    parts = [np.clip(gain, -10.0, 10.0), np.clip(expected(fit.profile) / 30.0, -6.0, 6.0), 1.0 - seen.max(axis=1)]
+    a, b, c = _GAIN_WEIGHTS
+    whole = a * fit.profile + b * fit.text + c * fit.markers
+    rivals = fresh & (prior > _RIVAL) if (fresh & (prior > _RIVAL)).any() else fresh
+    gain = whole[:, rivals].max(axis=1) - expected(whole)
+    fitting = expected(fit.profile) / 30.0
+    parts = [np.clip(x, -6.0, 6.0) for x in (gain, fitting, 1.0 - seen.max(axis=1))]
     return np.column_stack([np.ones(len(gain)), *parts]).astype(np.float64)
 
 
