@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sclm.knowledge.gene_sets import phrase
 from sclm.texts.wording import age_phrase, disease_phrase, sex_phrase, tissue_phrase
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ HEAD, ORIGIN, FIRST, SECOND = (
     " Additionally, it involves ",
 )
 UNNAMED = "a cell of unknown type"
-_COLLECTIONS = re.compile(r"^(HALLMARK|REACTOME|KEGG|WP|BIOCARTA|PID|GOBP|GOMF|GOCC)_")
 
 
 class CellFacts(NamedTuple):
@@ -167,15 +167,14 @@ def pathway_text(name: str) -> str:
 
     Returns
     -------
-    The name without the collection's, underscores as spaces, capitals of a name that has nothing else made small; with a full stop.
+    The name as :class:`sclm.knowledge.Pathways` words it, with a full stop.
 
     Examples
     --------
     >>> pathway_text("HALLMARK_INTERFERON_ALPHA_RESPONSE"), pathway_text("IL-2 Family Signaling")
     ('interferon alpha response.', 'IL-2 Family Signaling.')
     """
-    bare = " ".join(_COLLECTIONS.sub("", name).replace("_", " ").split())
-    return (bare.lower() if "_" in name and bare == bare.upper() else bare).rstrip(".") + "."
+    return phrase(name).rstrip(".") + "."
 
 
 def describe_template(facts: CellFacts, *, pathway_texts: Mapping[str, str] | None = None) -> str:

@@ -1,6 +1,6 @@
 """From what an encoder says of a cell to what a language model reads.
 
-B cells · K gene positions · Q latents · E width of the encoder · D width of the language model · G genes of the cell token
+B cells · K gene positions · Q latents · E width of the encoder · D width of the language model · C values of the whole cell
 """
 
 from __future__ import annotations
@@ -93,12 +93,12 @@ class _Block(nn.Module):
 
 
 class CellTokens(nn.Module):
-    """Soft tokens of the whole cell, from standardised values of its genes or from the encoder's vector.
+    """Soft tokens of the whole cell, from components of its expression or from the encoder's vector.
 
     Parameters
     ----------
     width, hidden, out
-        G, of the hidden layer, and D.
+        C, of the hidden layer, and D.
     tokens
         How many.
     dropout
@@ -116,7 +116,7 @@ class CellTokens(nn.Module):
         _scale(self.norm, rms)
 
     def forward(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Soft tokens (B, tokens, D) and the hidden layer (B, hidden) of values (B, G)."""
+        """Soft tokens (B, tokens, D) and the hidden layer (B, hidden) of values (B, C)."""
         hidden = self.first(values)
         return self.norm(
             self.second(hidden).unflatten(-1, (self.tokens, -1))

@@ -36,12 +36,13 @@ class Cell2TextConfig(NeuralConfig):
     latents: int = 128  # of the perceiver
     latent_layers: int = 4
     latent_heads: int = 4
-    # "expression": one more token, from the log-normalised counts of variable genes; "vector": from the encoder's vector of the
-    # cell; "": gene positions only, as the paper. A small encoder's states lose what tells close types apart: see the benchmarks.
+    # "expression": one more token, from principal components of the log-normalised counts of variable genes; "vector": from the encoder's
+    # vector of the cell; "": gene positions only, as the paper. A small encoder's states lose what tells close types apart.
     cell_input: str = "expression"
+    components: int = 50
     cell_tokens: int = 1
     cell_width: int = 128
-    cell_dropout: float = 0.5  # of the genes that are read, in training: few cells, many genes
+    cell_dropout: float = 0.2  # of the components, in training
     max_genes: int = 2000
     class_weight: float = 0.0  # of heads that name type, tissue and disease beside the text; the paper has none
     # -- what it writes
@@ -77,14 +78,14 @@ class Cell2TextConfig(NeuralConfig):
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {
             "width": 32, "layers": 1, "heads": 2, "top_k": 8, "adapter_width": 32, "latents": 4, "latent_layers": 1, "latent_heads": 2,
-            "cell_width": 32, "cell_dropout": 0.2, "max_genes": 500, "epochs": 12, "adapter_learning_rate": 5e-3, "lm_learning_rate": 1e-2, "batch_size": 16,
+            "cell_width": 32, "components": 10, "max_genes": 500, "epochs": 12, "adapter_learning_rate": 5e-3, "lm_learning_rate": 1e-2, "batch_size": 16,
             "slot_weight": 5.0,
         },
         "small": {
             "top_k": 32, "adapter_width": 128, "latents": 16, "latent_layers": 2, "epochs": 20, "adapter_learning_rate": 2e-3,
-            "lm_learning_rate": 2e-3, "slot_weight": 5.0, "weight_decay": 0.01,
+            "lm_learning_rate": 2e-3, "slot_weight": 5.0, "weight_decay": 0.01, "class_weight": 1.0,
         },
-        "llama-3.2-3b": {"base_lm": "hf:meta-llama/Llama-3.2-3B-Instruct", "cell_input": "", "cell_dropout": 0.0},
+        "llama-3.2-3b": {"base_lm": "hf:meta-llama/Llama-3.2-3B-Instruct", "cell_input": ""},
         "llama-3.2-1b": {
             "base_lm": "hf:meta-llama/Llama-3.2-1B-Instruct", "tune": "full", "top_k": 1024, "epochs": 3, "lm_learning_rate": 2e-5,
             "adapter_learning_rate": 2e-5, "cell_input": "",
@@ -102,7 +103,16 @@ class Cell2TextConfig(NeuralConfig):
                 raise ValueError(
                     f"{name} must be one of {', '.join(map(repr, allowed))}, found {getattr(self, name)!r}."
                 )
-        for name in ("top_k", "latents", "cell_tokens", "max_genes", "epochs", "batch_size", "max_tokens"):
+        for name in (
+            "top_k",
+            "latents",
+            "components",
+            "cell_tokens",
+            "max_genes",
+            "epochs",
+            "batch_size",
+            "max_tokens",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}.")
         if self.tune == "lora" and self.base_lm and self.lora_rank < 1:

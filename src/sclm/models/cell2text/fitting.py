@@ -98,11 +98,11 @@ def learn(
         config = dataclasses.replace(config, base_fingerprint=lm.fingerprint, base_revision=base.get("revision") or "")
     writer = Writer(lm)
     classes, n_classes = class_table(facts, config)
+    values = CellValues.fit(counts[~held], config.components, seed)
     network = Cell2TextNetwork(
-        config, lm, encoder_width=encoder.width, cell_width=cell_width(config, encoder, len(vocabulary)),
+        config, lm, encoder_width=encoder.width, cell_width=cell_width(config, encoder, values.components.shape[1]),
         n_classes=n_classes, seed=seed,
     )  # fmt: skip
-    values = CellValues.fit(counts[~held])
     cells = Inputs(config, encoder, values, source.genes, vocabulary, seed)
     states = cells.states_of(source, labels.rows)
     cells.standardise(None if states is None else states.vectors[~held])
@@ -159,7 +159,7 @@ def learn(
         **space,
         "cell_share": values.share,
         "cell_mean": values.mean,
-        "cell_scale": values.scale,
+        "cell_components": values.components,
         "vector_mean": cells.vector_mean,
         "vector_scale": cells.vector_scale,
     }
@@ -210,7 +210,7 @@ class Inputs:
         )
 
     def values(self, counts: sparse.csr_matrix, found: GeneStates) -> np.ndarray:
-        """(B, G) values of the whole cell, G = 0 where none are read."""
+        """(B, C) values of the whole cell, C = 0 where none are read."""
         if self.config.cell_input == "expression":
             return self._values.of(counts, self.present)
         if self.config.cell_input == "vector":
@@ -239,9 +239,9 @@ def states_at(states: GeneStates, at: np.ndarray) -> GeneStates:
     return GeneStates(states.states[at].astype(np.float32), states.real[at], states.vectors[at])
 
 
-def cell_width(config: Cell2TextConfig, encoder: EncoderFamily, n_genes: int) -> int:
-    """G, values of the whole cell."""
-    return {"expression": n_genes, "vector": encoder.width, "": 0}[config.cell_input]
+def cell_width(config: Cell2TextConfig, encoder: EncoderFamily, n_components: int) -> int:
+    """C, values of the whole cell."""
+    return {"expression": n_components, "vector": encoder.width, "": 0}[config.cell_input]
 
 
 def choose_genes(source: CellSource, rows: np.ndarray, max_genes: int, genes: Any) -> GeneVocabulary:

@@ -179,7 +179,7 @@ class Cell2Text(NeuralFamily):
         words = WordVocabulary(json.loads(arrays["words"].tobytes())) if "words" in arrays else None
         network = Cell2TextNetwork(
             config, build_lm(config, words, seed=0), encoder_width=encoder.width,
-            cell_width=cell_width(config, encoder, len(vocabulary)), n_classes=class_sizes(config),
+            cell_width=cell_width(config, encoder, arrays["cell_components"].shape[1]), n_classes=class_sizes(config),
         )  # fmt: skip
         state = {k.removeprefix("network."): v for k, v in arrays.items() if k.startswith("network.")}
         load_own_state(network, {name: torch.tensor(array) for name, array in state.items()})

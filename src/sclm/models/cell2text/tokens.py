@@ -1,6 +1,6 @@
 """Cells and their descriptions as a batch: states of genes, values of the cell, prompt and target.
 
-B cells · K gene positions · E width of the encoder · G values of the cell · L tokens of prompt and description · F fields
+B cells · K gene positions · E width of the encoder · C values of the cell · L tokens of prompt and description · F fields
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SYSTEM = (
 USER = "Gene expression embeddings: "
 ASK = "Description:"
 _MARK = "<<genes>>"
-_CLIP = 10.0  # of standardised values
+_CLIP, _SPREAD = 10.0, 3.0  # of the values of a cell: bounds, and standard deviation of the first
 
 
 class Batch(NamedTuple):
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
     states: torch.Tensor  # (B, K, E) float32
     real: torch.Tensor  # (B, K) bool
-    cell: torch.Tensor  # (B, G) float32, standardised
+    cell: torch.Tensor  # (B, C) float32, of the whole cell
     ids: torch.Tensor  # (B, L) int64: the text behind the soft tokens, then the description, padded on the right
     prompt_lengths: torch.Tensor  # (B,) int64 tokens of that text
     targets: torch.Tensor  # (B, L) int64: token that follows each, -100 where none is asked
@@ -117,7 +117,7 @@ class Writer:
         genes
             Of B cells.
         cell
-            (B, G).
+            (B, C).
         descriptions
             From :meth:`description`; None for prompts alone.
         classes
@@ -143,34 +143,40 @@ class Writer:
 
 
 class CellValues(NamedTuple):
-    """Standardised log-normalised counts; what is usual of the training cells.
+    """Principal components of a cell's log-normalised counts.
 
     Attributes
     ----------
     share
-        (G,) float32 share of each gene in all counts.
-    mean, scale
+        (G,) float32 share of each gene in all counts of the training cells.
+    mean
         (G,) float32 of log-normalised counts (counts per 10,000 of these genes).
+    components
+        (G, C) float32: axes, by one number so scaled that the first component of training cells has standard deviation 3.
     """
 
     share: np.ndarray
     mean: np.ndarray
-    scale: np.ndarray
+    components: np.ndarray
 
     @classmethod
-    def fit(cls, counts: sparse.csr_matrix) -> CellValues:
-        """What is usual of cells (n, G)."""
+    def fit(cls, counts: sparse.csr_matrix, n: int, seed: int) -> CellValues:
+        """What is usual of cells (n_cells, G), and at most `n` components of it."""
+        from sklearn.decomposition import PCA
+        from threadpoolctl import threadpool_limits
+
         total = np.asarray(counts.sum(axis=0, dtype=np.float64)).ravel()
-        normal = log_normalise(counts)
-        mean = np.asarray(normal.mean(axis=0, dtype=np.float64)).ravel()
-        square = np.asarray(normal.multiply(normal).mean(axis=0, dtype=np.float64)).ravel()
-        scale = np.sqrt(np.maximum(square - mean**2, 0))
-        return cls(*(a.astype(np.float32) for a in (total / max(total.sum(), 1), mean, np.maximum(scale, 0.05))))
+        normal = log_normalise(counts).astype(np.float64)
+        n = max(1, min(n, *(side - 1 for side in normal.shape)))
+        with threadpool_limits(1, user_api="blas"):  # thin matrices: threads would wait for each other
+            found = PCA(n, svd_solver="arpack", random_state=np.random.RandomState(seed)).fit(normal)
+        spread = max(float(np.sqrt(found.explained_variance_[0])), 1e-6)
+        parts = (total / max(total.sum(), 1), found.mean_, found.components_.T * (_SPREAD / spread))
+        return cls(*(np.ascontiguousarray(part, dtype=np.float32) for part in parts))
 
     def of(self, counts: sparse.csr_matrix, present: np.ndarray) -> np.ndarray:
-        """(n, G) float32 of counts (n, G); genes that the data lack, not `present` (G,), stand at their mean, 0."""
+        """(n, C) float32 of counts (n, G); genes that the data lack, not `present` (G,), count as at their mean."""
         depth = float(self.share[present].sum())  # of the genes that were measured, in a usual cell
-        normal = log_normalise(counts, 1e4 * max(depth, 1e-6)).toarray()
-        values = np.clip((normal - self.mean) / self.scale, -_CLIP, _CLIP)
-        values[:, ~present] = 0
-        return values.astype(np.float32)
+        normal = log_normalise(counts, 1e4 * max(depth, 1e-6))
+        values = normal @ self.components - (self.mean * present) @ self.components
+        return np.clip(values, -_CLIP, _CLIP).astype(np.float32)
