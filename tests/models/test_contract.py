@@ -62,6 +62,7 @@ def test_every_family_is_checked() -> None:
         *families("respond"),
         *families("translate"),
         *families("embed_spots"),
+        *families("describe"),
     ]
     assert set(checked) == set(FAMILIES)  # a family may have several verbs
 
@@ -502,3 +503,65 @@ def test_a_responder_says_what_it_needs(knocked: ad.AnnData) -> None:
             sclm.train(name, knocked, perturbation_key="perturbation")
         with pytest.raises(ValueError, match="control='ctrl' must be a label"):
             sclm.train(name, knocked, perturbation_key="perturbation", control="ctrl")
+
+
+# Families that describe cells ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def blood() -> Any:
+    """Real cells with a checker of them: statements are looked up in markers, which simulated cells do not have."""
+    from sclm.cells import read_cells
+    from sclm.evidence import CellChecker
+
+    adata = sclm.datasets.pbmc68k()[:160].copy()
+    source = read_cells(adata, obs_keys=["tissue"])
+    return adata, source, CellChecker.fit(source)
+
+
+@pytest.fixture(scope="module", params=families("describe"))
+def describer(request: pytest.FixtureRequest, blood: Any) -> Any:
+    name = request.param
+    if hasattr(sclm.models.family_class(name), "ready"):
+        return sclm.load(name)
+    return sclm.train(name, blood[0], label_key="cell_type", seed=0, **SMALLEST.get(name, {}))
+
+
+def test_a_saved_describer_writes_the_same(describer: Any, blood: Any, tmp_path: Path) -> None:
+    _, source, checker = blood
+    again = sclm.load(describer.save(tmp_path / "model"))
+    a, b = (m.describe(source.read(np.arange(6)), checker=checker, seed=3) for m in (describer, again))
+    pd.testing.assert_frame_equal(a.table, b.table)
+    pd.testing.assert_frame_equal(a.claims, b.claims)
+
+
+def test_descriptions_keep_index_and_columns(describer: Any, blood: Any) -> None:
+    from sclm.evidence.claims import CLAIM_COLUMNS, KINDS, VERDICTS
+
+    _, source, checker = blood
+    cells = source.read(np.arange(8))
+    found = describer.describe(cells, checker=checker)
+    assert list(found.table.columns) == ["text", "faithfulness"]
+    pd.testing.assert_index_equal(found.table.index, cells.obs.index)
+    assert found.table["text"].map(lambda text: isinstance(text, str) and len(text) > 0).all()
+    assert tuple(found.claims.columns) == CLAIM_COLUMNS
+    assert set(found.claims["kind"]) <= set(KINDS)
+    assert set(found.claims["verdict"]) <= set(VERDICTS)
+    assert found.claims["row"].between(0, 7).all()
+
+
+def test_a_description_does_not_depend_on_the_cells_beside_it(describer: Any, blood: Any) -> None:
+    _, source, checker = blood
+    whole = describer.describe(source.read(np.arange(7)), checker=checker).table
+    for row in (0, 4):
+        one = describer.describe(source.read([row]), checker=checker).table
+        assert one["text"].iloc[0] == whole["text"].iloc[row]
+        assert one["faithfulness"].iloc[0] == pytest.approx(whole["faithfulness"].iloc[row], nan_ok=True)
+
+
+def test_a_description_does_not_depend_on_the_order_of_genes(describer: Any, blood: Any) -> None:
+    _, source, checker = blood
+    cells = source.read(np.arange(4))
+    turned = cells._replace(counts=cells.counts[:, ::-1].tocsr(), genes=cells.genes[::-1])
+    a, b = (describer.describe(block, checker=checker).table for block in (cells, turned))
+    pd.testing.assert_frame_equal(a, b)

@@ -36,7 +36,7 @@ class Fit(NamedTuple):
     score
         (n,) log likelihood ratio of the type's markers against those of any cell, nats.
     z
-        (n,) the score against that of all cells of the data, in standard deviations.
+        (n,) the score against that of all cells of the data, in standard deviations; that of the best type below, where it is higher.
     far
         (n,) the score minus that of the best type that is no relative.
     near
@@ -96,6 +96,7 @@ class TermEvidence:
         self._place = {term: i for i, term in enumerate(terms)}
         self._rules: dict[str, _Rule | None] = {}
         self._sample = np.zeros((0, len(terms)))
+        self._mean, self._sd = np.zeros(len(terms)), np.ones(len(terms))
         self._states: GeneStates | None = None
 
     @classmethod
@@ -134,6 +135,7 @@ class TermEvidence:
         """Remember states of genes, and how cells of a sample score; (M, G) raw counts."""
         self._states, self._rules = states, {}
         self._sample = self.scores(counts)
+        self._mean, self._sd = self._sample.mean(axis=0), self._sample.std(axis=0)
 
     def scores(self, counts: sparse.csr_matrix) -> np.ndarray:
         """(n, T) float64 scores of cells, from (n, G) raw counts."""
@@ -191,9 +193,10 @@ class TermEvidence:
         everyone = np.concatenate([rule.far, rule.near])
         near = best - scores[:, rule.near].max(axis=1) if len(rule.near) else np.full(len(scores), np.inf)
         far = best - scores[:, rule.far].max(axis=1) if len(rule.far) else np.full(len(scores), np.inf)
-        return Fit(
-            own, (own - rule.mean) / (rule.sd + _SPREAD), far, near, everyone[scores[:, everyone].argmax(axis=1)]
-        )
+        z = (own - rule.mean) / (rule.sd + _SPREAD)
+        lead = rule.own[scores[:, rule.own].argmax(axis=1)]  # a broad type holds where one of the types below it does
+        of_lead = (best - self._mean[lead]) / (self._sd[lead] + _SPREAD)
+        return Fit(own, np.maximum(z, of_lead), far, near, everyone[scores[:, everyone].argmax(axis=1)])
 
     def probabilities(self, scores: np.ndarray, sharpness: float) -> np.ndarray:
         """(n, T) float64 share of each type among all, if each with as many markers were as common; rows sum to 1."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sclm.cells import GeneVocabulary
     from sclm.evidence.claims import Statement
-    from sclm.evidence.claims_identity import TermEvidence
+    from sclm.evidence.claims_identity import Fit, TermEvidence
     from sclm.evidence.claims_metadata import MetadataTerms
     from sclm.evidence.claims_thresholds import ClaimThresholds
     from sclm.evidence.claims_views import View
@@ -100,6 +100,11 @@ class Judge:
             self._types[text] = match.term_id or ""
         return self._types[text]
 
+    def support(self, level: str, figures: np.ndarray) -> np.ndarray:
+        """(n,) support of identities from their :func:`features`."""
+        a, *rest = self.thresholds.cell if level == "cell" else self.thresholds.group
+        return special.expit(a + figures @ np.array(rest))
+
     def _identities(self, view: View, statements: list[Statement]) -> list[Row]:
         ids = [self.type_id(s) for s in statements]
         rows: list[Row] = [()] * len(statements)
@@ -126,9 +131,8 @@ class Judge:
                         reason,
                     )
                 continue
-            a, b, c = self.thresholds.cell if view.level == "cell" else self.thresholds.group
-            support = special.expit(a + b * fit.z + c * np.minimum(fit.far, 30.0))
             found = self.raised_markers(view, at, term)
+            support = self.support(view.level, features(fit, found))
             raised = self._raised(view, found)
             for j, i in enumerate(places):
                 s, t = statements[i], self.thresholds
@@ -174,7 +178,9 @@ class Judge:
         out = []
         for s, v in zip(support, value, strict=True):
             order = np.lexsort((np.arange(len(v)), -v, -s))
-            out.append(([str(n) for n in names[order[s[order] >= self.thresholds.keep]]], len(columns) if own else 0))
+            out.append(
+                ([str(n) for n in names[order[s[order] >= self.thresholds.gene_keep]]], len(columns) if own else 0)
+            )
         return out
 
     def _raised(self, view: View, found: list[tuple[list[str], int]]) -> list[str]:
@@ -221,17 +227,15 @@ class Judge:
         ]
         for j, i in enumerate(there):
             s, support = statements[i], float(found.support[j])
-            verdict = self._by_support(support)
+            t = self.thresholds
+            verdict = (
+                "kept" if support >= t.gene_keep else "softened" if support >= max(t.gene_remove, 1e-12) else "removed"
+            )
             rows[i] = (
                 s.row, s.kind, s.value, self.vocabulary.tokens[columns[i]], verdict, support, view.genes.statistic, float(found.value[j]),
                 float(found.q[j]), found.note[j],
             )  # fmt: skip
         return rows
-
-    def _by_support(self, support: float) -> str:
-        if support >= self.thresholds.keep:
-            return "kept"
-        return "removed" if support < self.thresholds.remove else "softened"
 
     def _of_sets(self, view: View, statements: list[Statement]) -> list[Row]:
         rows: list[Row] = []
@@ -266,3 +270,9 @@ class Judge:
                 )
             )
         return rows
+
+
+def features(fit: Fit, raised: Sequence[tuple[list[str], int]]) -> np.ndarray:
+    """(n, 3) what the support of an identity is made of: see :class:`~sclm.evidence.claims_thresholds.ClaimThresholds`."""
+    some = np.array([bool(names) for names, _ in raised], dtype=np.float64)
+    return np.column_stack([np.clip(fit.z, -2.0, 3.0), np.clip(fit.far, -8.0, 8.0), some])

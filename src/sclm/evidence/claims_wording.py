@@ -66,8 +66,8 @@ def describe_group(said: Said, name: str, n_cells: int, share: float) -> str:
     --------
     >>> said = Said("B cell", "kept", markers=["MS4A1", "CD79A"], n_raised=2, n_markers=9, pathways=[("B cell receptor signaling", 0.0031)])
     >>> print(describe_group(said, "2", 344, 0.13))
-    Group "2" (344 cells, 13 % of all) consists of B cells. 2 of 9 known markers of this type stand out: MS4A1 and CD79A. Compared with the \
-other cells, B cell receptor signaling is more active (q = 0.003).
+    Group "2" (344 cells, 13 % of all) consists of B cells. Of 9 known markers of this type, 2 stand out: MS4A1 and CD79A. Compared \
+with the other cells, B cell receptor signaling is more active (q = 0.003).
     """
     who = f'Group "{name}" ({n_cells:,} {"cell" if n_cells == 1 else "cells"}, {_percent(share)} of all)'
     many = plural(said.identity)
@@ -84,7 +84,7 @@ other cells, B cell receptor signaling is more active (q = 0.003).
         first = f"{who} shows the markers of no single cell type."
     sentences = [first]
     if said.markers and said.verdict in ("kept", "softened"):
-        sentences.append(f"{_counted(said)} {'stands' if said.n_raised == 1 else 'stand'} out: {_named(said)}.")
+        sentences.append(f"{_counted(said, 'stands out', 'stand out')}{_named(said)}.")
     if said.genes:
         opening = "Further genes that set it apart" if len(sentences) > 1 else "Genes that set it apart"
         sentences.append(
@@ -124,7 +124,7 @@ def describe_cell(said: Said) -> str:
     ...         )
     ...     )
     ... )
-    This cell is consistent with a platelet. 1 of 8 known markers of this type is on: PPBP. According to the metadata, it comes from blood.
+    This cell is consistent with a platelet. Of 8 known markers of this type, 1 is on: PPBP. According to the metadata, it comes from blood.
     """
     if said.verdict == "kept":
         first = f"This cell is {article(said.identity)}."
@@ -139,7 +139,7 @@ def describe_cell(said: Said) -> str:
         first = "This cell shows the markers of no single cell type."
     sentences = [first]
     if said.markers and said.verdict in ("kept", "softened"):
-        sentences.append(f"{_counted(said)} {'is' if said.n_raised == 1 else 'are'} on: {_named(said)}.")
+        sentences.append(f"{_counted(said, 'is on', 'are on')}{_named(said)}.")
     if said.genes:
         opening = "Also high" if len(sentences) > 1 else "High in this cell"
         sentences.append(f"{opening} {'are' if len(said.genes) > 1 else 'is'} {join(said.genes)}.")
@@ -172,16 +172,18 @@ def article(name: str) -> str:
     return f"{'an' if an else 'a'} {name}"
 
 
-def _counted(said: Said) -> str:
-    """How many markers are raised: ``"7 of 9 known markers of this type"``."""
+def _counted(said: Said, one: str, many: str) -> str:
+    """How many markers are raised: ``"Of 9 known markers of this type, 7 stand out"``."""
     if not said.n_markers:
-        return "Markers of such types"
-    return f"{said.n_raised} of {said.n_markers} known markers of this type"
+        return f"Markers of such types {many}"
+    if said.n_raised == said.n_markers > 1:
+        return f"All {said.n_markers} known markers of this type {many}"
+    return f"Of {said.n_markers} known markers of this type, {said.n_raised} {one if said.n_raised == 1 else many}"
 
 
 def _named(said: Said) -> str:
-    """The markers, ``"among others"`` before them where more are raised."""
-    return f"{'among others ' if said.n_raised > len(said.markers) else ''}{join(said.markers)}"
+    """The markers, behind a colon where they are all."""
+    return f"{', among them' if said.n_raised > len(said.markers) else ':'} {join(said.markers)}"
 
 
 def _percent(share: float) -> str:
@@ -225,7 +227,7 @@ _IDENTITY = [
 ]
 _GENES = [
     re.compile(
-        r"(?:arkers of this type|arkers of such types) (?:stands?|is|are) (?:out|on): (?:among others )?(?P<list>.+?)\.(?= [A-Z]|$)"
+        r"arkers of (?:this type|such types)(?:, \d+)? (?:stands? out|is on|are on)(?::|, among them) (?P<list>.+?)\.(?= [A-Z]|$)"
     ),
     re.compile(r"(?:Further genes|Genes) that set it apart are (?P<list>.+?)\.(?= [A-Z]|$)"),
     re.compile(r"It is set apart by (?P<list>\S+?)\.(?= [A-Z]|$)"),

@@ -16,13 +16,15 @@ from sclm.get._cells import (
     translate,
     translate_expected,
 )
-from sclm.get._descriptions import pathways
+from sclm.get._descriptions import describe, describe_evidence, pathways
 from sclm.get._sections import domains, domains_stability, map_spatial
 from sclm.get._signals import interface, interface_profile, ligrec, ligrec_edges, ligrec_spots, ligrec_squidpy
 
 __all__ = [
     "annotate",
     "annotate_explanation",
+    "describe",
+    "describe_evidence",
     "domains",
     "domains_stability",
     "embed",

@@ -52,3 +52,76 @@ def pathways(
         raise ValueError(f"value must be 'score', 'p' or 'q', found {value!r}.")
     array = adata.obsm[key if value == "score" else f"{key}_{value}"]
     return pd.DataFrame(np.asarray(array), index=adata.obs_names, columns=list(entry["names"]))
+
+
+def describe(adata: anndata.AnnData, *, key: str = "sclm_description", groups: bool = False) -> pd.DataFrame:
+    """Descriptions as a table, one row a cell or a group.
+
+    Parameters
+    ----------
+    adata
+        Described by :func:`sclm.tl.describe`.
+    key
+        ``key_added`` of that call.
+    groups
+        One row a group, where ``groupby=`` was given.
+
+    Returns
+    -------
+    One row a cell: ``text``, ``faithfulness``. With ``groups`` one row a group, by its name: ``n_cells``, ``share`` of all cells, ``identity``,
+    ``ontology_term_id``, ``verdict`` and ``support`` of the identity, ``genes``, ``pathways``, ``faithfulness``, ``text``.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result, or no groups were described.
+    """
+    import pandas as pd
+
+    entry = results.read(adata, key, "describe")
+    if groups:
+        if "groups" not in entry:
+            raise KeyError(f"adata.uns[{key!r}] has no groups. Run sclm.tl.describe with groupby= first.")
+        table = entry["groups"].copy()
+        table.index = pd.Index(table.pop("group").to_numpy(dtype=object), name="group")
+        return table
+    columns = {
+        "text": adata.obs[key].to_numpy(dtype=object),
+        "faithfulness": adata.obs[f"{key}_faithfulness"].to_numpy(),
+    }
+    return pd.DataFrame(columns, index=adata.obs_names)
+
+
+def describe_evidence(
+    adata: anndata.AnnData, *, key: str = "sclm_description", kind: str | None = None
+) -> pd.DataFrame:
+    """Every statement with what it was checked against.
+
+    Parameters
+    ----------
+    adata
+        Described by :func:`sclm.tl.describe`.
+    key
+        ``key_added`` of that call.
+    kind
+        Only ``"identity"``, ``"gene"``, ``"pathway"``, ``"tissue"`` or ``"disease"``.
+
+    Returns
+    -------
+    One row a statement as it was first made: ``cell`` (or group), ``kind``, ``claim``, ``id``, ``verdict`` (``"kept"``, ``"softened"``,
+    ``"removed"``, ``"not verifiable"``), ``support`` (0-1), ``statistic`` and ``value`` (what was measured), ``q``, ``reason``.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result.
+    ValueError
+        If there is no such kind.
+    """
+    from sclm.evidence.claims import KINDS
+
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, found {kind!r}.")
+    table = results.read(adata, key, "describe")["evidence"].copy()
+    table = table if kind is None else table[(table["kind"] == kind).to_numpy()]
+    return table.reset_index(drop=True)

@@ -6,7 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sclm.tl._adopt import adopt
     from sclm.tl._annotate import annotate
+    from sclm.tl._describe import describe
     from sclm.tl._domains import domains
     from sclm.tl._embed import embed
     from sclm.tl._generate import generate
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from sclm.tl._translate import translate
 
 __all__ = [
+    "adopt",
     "annotate",
+    "describe",
     "domains",
     "embed",
     "generate",

@@ -39,8 +39,9 @@ def choose_identities(view: View, evidence: TermEvidence) -> list[str]:
     names = [ontology.name_of(term) for term in evidence.terms]
     found = back_off(evidence.probabilities(view.scores, 1.0), names, evidence.terms, ontology, _CONFIDENCE[view.level])
     out = []
-    for term in found.term_id:
-        known = term in ontology and len(ontology.descendants(term)) < _VAGUE
+    silent = np.abs(view.scores).max(axis=1) < 1e-6  # no counts: nothing speaks for or against any type
+    for term, nothing in zip(found.term_id, silent, strict=True):
+        known = not nothing and term in ontology and len(ontology.descendants(term)) < _VAGUE
         out.append(str(term) if known else "")
     return out
 

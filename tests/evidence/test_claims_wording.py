@@ -1,0 +1,65 @@
+"""The evidence template reads back what it writes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sclm.evidence import Said, describe_cell, describe_group, read_statements
+from sclm.evidence.claims_wording import article, join, plural
+from sclm.knowledge import Ontology, Pathways
+
+
+@pytest.mark.parametrize("level", ["cell", "group"])
+def test_random_descriptions_are_read_back(level: str) -> None:
+    rng = np.random.default_rng(0)
+    cl, sets = Ontology.load("cl"), Pathways.load("default")
+    symbols = ["LYZ", "HLA-DRA", "CD3E", "S100A9", "MT2A", "IGHV3-23", "C1orf54"]
+    for _ in range(500):
+        identity = cl.names[rng.integers(len(cl))] if rng.random() < 0.9 else ""
+        genes = list(rng.permutation(symbols)[: rng.integers(0, 7)])
+        cut = int(rng.integers(0, len(genes) + 1))
+        phrases = [sets.phrases[i] for i in rng.choice(len(sets), rng.integers(0, 4), replace=False)]
+        metadata = {}
+        if rng.random() < 0.5:
+            metadata["tissue"] = {"blood": 1.0} if rng.random() < 0.5 else {"lung": 0.6, "lymph node": 0.4}
+        if rng.random() < 0.5:
+            metadata["disease"] = {"normal": 1.0} if rng.random() < 0.5 else {"COVID-19": 0.7, "normal": 0.3}
+        said = Said(
+            identity, str(rng.choice(["kept", "softened"])) if identity else "removed", markers=genes[:cut], n_raised=cut, n_markers=cut + 2,
+            genes=genes[cut:], pathways=[(p, float(10 ** -rng.uniform(1.5, 8))) for p in phrases], metadata=metadata,
+        )  # fmt: skip
+        text = describe_cell(said) if level == "cell" else describe_group(said, "a. b, c", 1200, 0.31)
+        found = read_statements(text, row=4)
+        assert {s.row for s in found} <= {4}
+        of = {k: [s.value for s in found if s.kind == k] for k in ("identity", "gene", "pathway", "tissue", "disease")}
+        named = [identity] if identity else []
+        assert of["identity"] == ([plural(n) for n in named] if level == "group" else named), text
+        assert of["gene"] == (genes if identity else genes[cut:]), text
+        assert of["pathway"] == phrases, text
+        assert of["tissue"] == list(metadata.get("tissue", ())), text
+        assert of["disease"] == list(metadata.get("disease", ())), text
+
+
+def test_plurals_resolve_to_the_same_term() -> None:
+    cl = Ontology.load("cl")
+    for name in ("B cell", "CD4-positive, alpha-beta T cell", "monocyte", "microglial cell", "platelet"):
+        assert cl.resolve(plural(name)).name == name
+
+
+def test_a_label_that_is_not_supported_is_no_statement() -> None:
+    text = describe_group(Said("B cell", "removed", instead="monocyte"), "3", 10, 0.1)
+    assert text == (
+        'Group "3" (10 cells, 10 % of all) is labelled B cell, which its markers do not support; its markers are consistent with monocytes.'
+    )
+    assert [s.value for s in read_statements(text)] == ["monocytes"]
+    assert "not verifiable" in describe_cell(Said("odd cell", "not verifiable"))
+
+
+def test_small_words() -> None:
+    assert [article(n) for n in ("B cell", "alpha cell", "eukaryotic cell", "unipolar neuron", "oocyte")] == [
+        "a B cell", "an alpha cell", "a eukaryotic cell", "a unipolar neuron", "an oocyte",
+    ]  # fmt: skip
+    assert join(["a"]) == "a"
+    assert join(["a", "b", "c"]) == "a, b and c"
+    assert plural("cell body") == "cell bodies"
