@@ -43,10 +43,13 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     import sclm.report.demo as demo
     import sclm.report.embed as embed
     import sclm.report.generate as generate
+    import sclm.report.interface as interface
 
     monkeypatch.setattr(demo, "_N_SPLITS", 2)
     for name, value in {"_PRESET": "tiny", "_MAX_EPOCHS": 1, "_N_ASKED": 30, "_N_COMPARED": 60}.items():
         monkeypatch.setattr(generate, name, value)
+    for name, value in {"_N_SPOTS": 200, "_PERMUTATIONS": 49, "_RANDOM_PAIRS": 40}.items():
+        monkeypatch.setattr(interface, name, value)
     for name, value in {"_MAX_EPOCHS": 1, "_N_NULL": 20, "_GENES": ("CD3D", "LYZ")}.items():
         monkeypatch.setattr(embed, name, value)
     # The UMAP has a test of its own; compiling it takes longer than all the rest.
@@ -65,6 +68,12 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     annotated = ad.read_h5ad(tmp_path / "out" / "pbmc68k_annotated.h5ad")
     assert {"sclm_cell_type", "sclm_cell_type_confidence", "sclm_backed_off"} <= set(annotated.obs)
     assert annotated.n_obs == 209
+
+    # A section with a border, and a planted signal across it.
+    signals = pd.read_csv(tmp_path / "out" / "signals.csv")
+    assert {"ligand", "receptor", "z", "pval", "padj"} <= set(signals.columns)
+    assert "sclm_interface" in ad.read_h5ad(tmp_path / "out" / "interface.h5ad").obs
+    assert "nothing regressed out" in printed
 
     # Half of the cells written from metadata, and every metric between its ceiling and floors.
     for metric in generate._ROWS.values():

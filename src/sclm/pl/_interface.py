@@ -122,6 +122,7 @@ def _most_changing(table: pd.DataFrame) -> pd.DataFrame:
 
 def _profiles(table: pd.DataFrame, width: float, entry: dict[str, Any]) -> np.ndarray:
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     kinds = [kind for kind in _QUANTITIES if (table["kind"] == kind).any()]
     _, axes = plt.subplots(1, len(kinds), figsize=(4.9 * len(kinds), 3.4), layout="constrained", squeeze=False)
@@ -137,6 +138,7 @@ def _profiles(table: pd.DataFrame, width: float, entry: dict[str, Any]) -> np.nd
             ax.plot(x, mean, style, color=colour, marker="o", markersize=3, linewidth=1.4, label=str(name))
         ax.set(xlabel=f"distance from the border\n{inside} ←  → {outside}", ylabel=_QUANTITIES[kind])
         ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]) if kind != "column" else None)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.2)
     return np.array(list(axes[0]), dtype=object)

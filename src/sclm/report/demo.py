@@ -11,7 +11,7 @@ from sclm import datasets, get, models, pl, tl
 from sclm.evidence import softmax
 from sclm.knowledge import Ontology
 from sclm.metrics import annotation, coverage_accuracy, expected_calibration_error
-from sclm.report import embed, generate, html, map_spatial
+from sclm.report import embed, generate, html, interface, map_spatial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,6 +75,8 @@ def _demo(out: Path, seed: int, say: Callable[[str], None]) -> pd.DataFrame:
     chapters.append(written.chapter)
     chapter, mapped = map_spatial.map_section(written.train, written.held_out, written.model, out, seed=seed, say=say)
     chapters.append(chapter)
+    chapter, signals = interface.find_signals(adata, out, seed=seed, say=say)
+    chapters.append(chapter)
     chapter, embedded = embed.embed_cells(written.train, written.held_out, out, seed=seed, say=say)
     chapters.append(chapter)
     files = {
@@ -82,6 +84,7 @@ def _demo(out: Path, seed: int, say: Callable[[str], None]) -> pd.DataFrame:
         "methods": out / "methods.csv",
         **written.files,
         **mapped,
+        **signals,
         **embedded,
     }
     files["report"] = out / "report.html"
