@@ -59,6 +59,10 @@ METHODS = {
     "celltosg": Method("celltosg", QUIET),
     "celltosg, told": Method("celltosg", QUIET, told=True),
     "celltosg, forced": Method("celltosg", QUIET, told=True, forced=True),
+    # What the graph and the profiles say alone: the language model has learnt nothing, and gets no weight.
+    "celltosg, no stages": Method("celltosg", {**QUIET, "stages": ()}),
+    "celltosg, no stages, told": Method("celltosg", {**QUIET, "stages": ()}, told=True),
+    "celltosg, no stages, forced": Method("celltosg", {**QUIET, "stages": ()}, told=True, forced=True),
     "celltosg, no graph tokens": Method("celltosg", {**QUIET, "use_graph": False}),
     "celltosg, shuffled graph": Method("celltosg", QUIET, shuffled=True),
     "celltosg, no InfoNCE": Method("celltosg", {**QUIET, "contrast_weight": 0.0}),
