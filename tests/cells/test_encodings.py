@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 
 from sclm.cells import Ragged, bin_values, count_levels, log_normalise
-from sclm.cells.bins import bin_bounds
+from sclm.cells.bins import _edges_of, bin_bounds
 from sclm.cells.hashes import cell_hashes, gene_hashes
 from sclm.cells.levels import COUNT_EDGES
 
@@ -51,6 +51,19 @@ def test_bins_are_numpys(n_bins: int, kind: str) -> None:
     np.testing.assert_array_equal(back, sp.csr_matrix((found, x.indices, x.indptr), x.shape).toarray()[:, order])
 
 
+def edges_of(x: sp.csr_matrix) -> np.ndarray:
+    """(n_cells, 50) edges of the bins of each cell, as the binning has them inside."""
+    found = np.empty((x.shape[0], 50))
+    for row, out in zip(np.split(x.data.astype(np.float32), x.indptr[1:-1]), found, strict=True):
+        _edges_of(np.sort(row), np.linspace(0, 1, 50), out)
+    return found
+
+
+def replayed(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Bins as the original draws them after np.random.seed(0): one uniform number for every non-zero value, ties or not."""
+    return np.ceil(np.random.RandomState(0).rand(lower.size) * (lower - upper) + upper)
+
+
 @pytest.mark.parity
 def test_bins_are_those_of_scgpt() -> None:
     folder = GOLDEN / "scgpt"
@@ -69,6 +82,8 @@ def test_bins_are_those_of_scgpt() -> None:
             lower, upper = bin_bounds(x, 51)
             np.testing.assert_array_equal(lower, golden[f"{name}_lo_exclusive"])
             np.testing.assert_array_equal(upper, found)
+            np.testing.assert_array_equal(edges_of(x), golden[f"{name}_edges"])
+            np.testing.assert_array_equal(replayed(lower, upper), golden[f"{name}_digits_seed0"])
             spread = bin_values(x, 51, ties="spread", seed=3)
             assert ((spread > lower) | (lower == upper)).all()
             assert (spread <= upper).all()
@@ -88,6 +103,8 @@ def test_normalising_and_binning_are_scgpts_preprocessor() -> None:
         for prefix, name in (("pre_", "counts"), ("pre_tiefree_", "tiefree")):
             x = log_normalise(sp.csr_matrix(inputs[name][:, inputs["in_vocab"]].astype(np.float32)))
             np.testing.assert_allclose(x.toarray(), golden[f"{prefix}X_log1p"], rtol=3e-6)
+            if name == "counts":  # the original takes the logarithm in place: its normalised layer holds it too
+                np.testing.assert_allclose(x.toarray(), golden["pre_X_normed"], rtol=3e-6)
             theirs = golden[f"{prefix}X_binned" + ("_seed0" if name == "counts" else "")]
             # on their own log-normalised values, whose last bits differ from ours
             x = sp.csr_matrix(golden[f"{prefix}X_log1p"])
@@ -98,6 +115,9 @@ def test_normalising_and_binning_are_scgpts_preprocessor() -> None:
             else:
                 assert ((lower < found) | (lower == upper)).all()
                 assert (found <= upper).all()
+                np.testing.assert_array_equal(replayed(lower, upper), found)
+                np.testing.assert_array_equal(edges_of(x), golden["pre_bin_edges"][:, 1:])
+                assert (golden["pre_bin_edges"][:, 0] == 0).all()
 
 
 def test_ties_are_spread_evenly_over_the_bins_that_they_cover() -> None:

@@ -137,6 +137,21 @@ def test_the_originals_tokens_without_ties(
 
 
 @pytest.mark.parity
+def test_the_originals_values_without_ties(golden: Path, inputs: dict, stored: dict) -> None:
+    """Counts per 10,000 over the median, after genes that meet were summed: what tokens are ranked by."""
+    tokens, moved, found = tokens_of(golden, inputs, "V2", inputs["counts_tiefree"], 4096)
+    per_gene = token_counts(tokens, moved, inputs["n_counts"])
+    columns = found.vocabulary.lookup(stored["vocab_genes"])
+    for row, expected in enumerate(stored["normed_tiefree"]):
+        ids = tokens[row][1:-1]
+        assert sorted(ids.tolist()) == sorted(columns[expected > 0].tolist())
+        values = per_gene[row][1:-1] / found.medians[ids]
+        place = dict(zip(columns.tolist(), expected.tolist(), strict=True))
+        np.testing.assert_allclose(values, [place[token] for token in ids.tolist()], rtol=1e-6)
+        assert (np.diff(values) < 0).all()
+
+
+@pytest.mark.parity
 @pytest.mark.parametrize("tag", ["v2_counts", "v2_counts_keep", "v2_filterpass"])
 def test_the_originals_tokens_up_to_ties(golden: Path, inputs: dict, stored: dict, tag: str) -> None:
     """Equal values may stand in any order in the original; ``filter_pass`` is a choice of rows, made by the user."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,6 +104,52 @@ def test_embeddings_from_cells_to_vectors(model: Any, arrays: Callable[[str], di
         n = padded["valid"][i].sum()
         np.testing.assert_array_equal(tokens.ids[i], padded["gene_ids"][i, :n])
         np.testing.assert_array_equal(tokens.values[i], padded["values"][i, :n])
+
+
+def test_random_subsets_of_long_cells(model: Any, arrays: Callable[[str], dict[str, Any]]) -> None:
+    """Which genes of a long cell are read is random in the original; of the same genes, ours makes the same vector."""
+    padded, expected = arrays("forward"), arrays("embed_data")
+    if "collator_maxlen100_gene" not in expected:
+        pytest.skip("no stored subsets")
+    sequences = [
+        (padded["gene_ids"][i, :n], padded["values"][i, :n]) for i, n in enumerate(padded["valid"].sum(axis=1))
+    ]
+    drawn = torch.Generator().manual_seed(0)
+    read = []
+    for ids, values in sequences:
+        place = np.arange(len(ids))
+        if len(ids) > 100:  # <cls> stays, binned before
+            place = np.append(0, torch.randperm(len(ids) - 1, generator=drawn)[:99].numpy() + 1)
+        read.append((ids[place], values[place]))
+    for (ids, values), theirs, expression in zip(
+        read, expected["collator_maxlen100_gene"], expected["collator_maxlen100_expr"], strict=False
+    ):
+        np.testing.assert_array_equal(ids, theirs[: len(ids)])
+        np.testing.assert_array_equal(values, expression[: len(ids)])
+        assert (theirs[len(ids) :] == model.pad_id).all()
+
+    # Our own subsets are of the same size, keep <cls> and the bins of the whole cell, and are spread over the genes.
+    inputs = arrays("inputs")
+    known = inputs["in_vocab"]
+    short = dataclasses.replace(model.config, max_length=100)
+    counts, gene_ids = sp.csr_matrix(inputs["tiefree"][:, known]), inputs["gene_ids"][known]
+    ours, other = (cell_tokens(counts, gene_ids, short, cls_id=model.cls_id, seed=seed) for seed in (0, 1))
+    assert ours.values is not None
+    for i, (ids, values) in enumerate(sequences):
+        assert len(ours.ids[i]) == min(len(ids), 100)
+        whole = dict(zip(ids.tolist(), values.tolist(), strict=True))
+        assert ours.ids[i][0] == model.cls_id
+        assert [whole[g] for g in ours.ids[i].tolist()] == ours.values[i].tolist()
+        if len(ids) > 100:
+            assert 0.4 < np.flatnonzero(np.isin(ids[1:], ours.ids[i])).mean() / (len(ids) - 1) < 0.6
+
+    # The original had drawn random weights first, so its subsets cannot be repeated; its vectors lie among ours.
+    theirs = expected["X_scGPT_tiefree_maxlen100_torch_seed0"]
+    vectors, others = model.embed_tokens(ours), model.embed_tokens(other)
+    whole_cells = padded["valid"].sum(axis=1) <= 100
+    close(vectors[whole_cells], theirs[whole_cells])
+    apart, between = (np.linalg.norm(x - vectors, axis=1)[~whole_cells] for x in (theirs, others))
+    assert 0.6 < np.median(apart) / np.median(between) < 1.6
 
 
 def test_embeddings_by_the_public_road(
@@ -303,6 +350,20 @@ def test_pooled_vectors(arrays: Callable[[str], dict[str, Any]]) -> None:
     states, values = (torch.from_numpy(expected[k]) for k in ("layer_output", "values"))
     close(average_pool(states), expected["avg_pool"])
     close(weighted_pool(states, values), expected["w_pool"])
+
+
+@torch.inference_mode()
+def test_scores_of_attention(model: Any, arrays: Callable[[str], dict[str, Any]]) -> None:
+    """Products of queries and keys of the last layer, before scaling and softmax, from our own states."""
+    expected = arrays("attention_grn")
+    ids = expected.get("gene_ids", expected.get("genes"))
+    values = expected.get("values", expected.get("input_values"))
+    if ids is None or values is None:
+        pytest.skip("no stored tokens of the scores")
+    ids = torch.from_numpy(np.broadcast_to(ids, values.shape).astype(np.int64))
+    values = torch.from_numpy(values.astype(np.float32))
+    states = model.states(ids, values, torch.ones_like(ids, dtype=torch.bool), model.n_layers - 1)
+    close(raw_attention(model.network.layers[-1], states), expected["raw_scores"])
 
 
 def test_networks_from_attention(arrays: Callable[[str], dict[str, Any]]) -> None:

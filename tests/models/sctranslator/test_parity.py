@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 import sclm
 from sclm.metrics.translation import flat_scores
 from sclm.models.sctranslator.attention import key_features, query_features
-from sclm.models.sctranslator.checkpoint import read_tensors
+from sclm.models.sctranslator.checkpoint import IGNORED, original_name, read_tensors
 from sclm.models.sctranslator.tokens import batch_of, frame, min_max
 
 if TYPE_CHECKING:
@@ -43,6 +44,17 @@ def close(found: Any, expected: np.ndarray) -> None:
     found = found.numpy() if isinstance(found, torch.Tensor) else np.asarray(found)
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= 2e-5 * max(1.0, np.abs(expected).max())
+
+
+def test_every_tensor_has_its_shape(folder: Path, model: Any) -> None:
+    """Of the file, and of the network: its own tensors under their published names, the copies, and those without a use."""
+    shapes = {name: tuple(shape) for name, shape in json.loads((folder / "state_dict_shapes.json").read_text()).items()}
+    for file in ("state_dict.pt", "whole_module_pickle.pt"):
+        assert {name: tuple(tensor.shape) for name, tensor in read_tensors(folder / file).items()} == shapes
+    ours = {original_name(name): tuple(tensor.shape) for name, tensor in model.network.state_dict().items()}
+    twice = {name.replace(".performer.net.", ".performer.proj_updater.instance."): s for name, s in ours.items()}
+    unused = {name: shapes[name] for name in IGNORED}
+    assert {**twice, **ours, **unused} == shapes
 
 
 @pytest.mark.parametrize("case", CASES)
