@@ -27,7 +27,7 @@ MAX_LINES = 400
 # Public namespaces: those that `import sclm` offers, one below them, and those that authors of families work with.
 NAMESPACES = sorted(
     [
-        *(name for name in sclm.__all__ if name not in {"load", "request", "train"}),
+        *(name for name in sclm.__all__ if name not in {"load", "register_accessor", "request", "train"}),
         *(
             "cells",
             "evidence",

@@ -6,17 +6,38 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sclm import datasets, get, knowledge, metrics, models, pl, texts, tl
+    from sclm import agent, datasets, export, get, knowledge, metrics, models, pl, texts, tl
+    from sclm.accessor import register_accessor
     from sclm.models import load, train
     from sclm.tl import request
 
 __version__ = "0.1.0"
 
-__all__ = ["datasets", "get", "knowledge", "load", "metrics", "models", "pl", "request", "texts", "tl", "train"]
+__all__ = [
+    "agent",
+    "datasets",
+    "export",
+    "get",
+    "knowledge",
+    "load",
+    "metrics",
+    "models",
+    "pl",
+    "register_accessor",
+    "request",
+    "texts",
+    "tl",
+    "train",
+]
 
 # Names that live one level down; everything else in __all__ is a submodule. Nothing is imported before it is used (PEP 562):
 # `import sclm` costs milliseconds, and a user who only annotates never pays for Lightning.
-_BELOW = {"load": "sclm.models", "request": "sclm.tl", "train": "sclm.models"}
+_BELOW = {
+    "load": "sclm.models",
+    "register_accessor": "sclm.accessor",
+    "request": "sclm.tl",
+    "train": "sclm.models",
+}
 
 
 def __getattr__(name: str) -> Any:

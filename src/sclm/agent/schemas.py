@@ -17,6 +17,8 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "tissue": ("Say how cells lie in a tissue section, with nulls.", ("domains", "interface", "ligrec")),
 }
 ANALYSIS = "analysis"  # the argument that says which tool of a group
+# `adopt` takes what other packages gave a user; an agent has no such thing.
+NOT_FOR_AGENTS = frozenset({"adopt"})
 OWN = ("check", "models", "train", "read")
 MAX_TOOLS = 12
 _UNSAID = {"batch_size"}  # memory is chosen by the tools
@@ -63,7 +65,7 @@ def tools() -> list[dict[str, Any]]:
     ['check', 'models', 'train', 'read']
     """
     grouped = {name for _, names in GROUPS.values() for name in names}
-    there = tool_names()
+    there = [name for name in tool_names() if name not in NOT_FOR_AGENTS]
     found = [_own(name) for name in OWN]
     found += [_single(signature(name)) for name in there if name not in grouped]
     for group, (text, names) in GROUPS.items():
@@ -76,7 +78,7 @@ def members(name: str) -> tuple[str, ...]:
     """The tools of ``sclm.tl`` behind a name."""
     if name in GROUPS:
         return tuple(tool for tool in GROUPS[name][1] if tool in tool_names())
-    return (name,) if name in tool_names() else ()
+    return (name,) if name in tool_names() and name not in NOT_FOR_AGENTS else ()
 
 
 def _single(about: Signature) -> dict[str, Any]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sclm.cells.alignment import align, require_overlap
     from sclm.cells.bins import bin_values
     from sclm.cells.cells import Cells
+    from sclm.cells.containers import table_of
     from sclm.cells.counts import CountReport, inspect_counts, invert_log1p, require_counts
     from sclm.cells.joined import JoinedSource
     from sclm.cells.levels import count_levels
@@ -45,6 +46,7 @@ _HOME = {
     "count_levels": "levels",
     "cell_sentences": "sentences",
     "log_normalise": "normalise",
+    "table_of": "containers",
 }
 
 __all__ = [
@@ -69,6 +71,7 @@ __all__ = [
     "require_counts",
     "require_overlap",
     "scale_proteins",
+    "table_of",
 ]
 
 

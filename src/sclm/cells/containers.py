@@ -21,7 +21,7 @@ def table_of(data: Any, table_key: str | None = None, mod: str | None = None) ->
     data
         AnnData, SpatialData or MuData.
     table_key
-        Table of a SpatialData. May be left out where it has one table only.
+        Table of a SpatialData.
     mod
         Modality of a MuData with the RNA. May be left out where there is one modality only, or one is called ``"rna"`` (or ``"gex"`` …).
 
@@ -55,13 +55,23 @@ def table_of(data: Any, table_key: str | None = None, mod: str | None = None) ->
     if mod is not None and not multi:
         raise TypeError(f"mod={mod!r} names a modality of a MuData, found {type(data).__name__}. Leave mod= out.")
     if spatial:
-        return _picked(data.tables, table_key, "table_key", "table", "a SpatialData", "the table with the counts")
+        there = ", ".join(map(repr, data.tables)) or "none"
+        if table_key is None:
+            raise TypeError(
+                f"a SpatialData needs table_key= naming the table with the counts, found None. Tables: {there}."
+            )
+        if table_key not in data.tables:
+            raise ValueError(f"table_key={table_key!r} is no table of the SpatialData. Tables: {there}.")
+        return data.tables[table_key]
     if multi:
-        name = mod
+        there = ", ".join(map(repr, data.mod)) or "none"
+        likely = list(data.mod) if len(data.mod) == 1 else [name for name in data.mod if name.lower() in _RNA]
+        name = likely[0] if mod is None and len(likely) == 1 else mod
         if name is None:
-            called = [part for part in data.mod if part.lower() in _RNA]
-            name = called[0] if len(called) == 1 else None
-        return _picked(data.mod, name, "mod", "modality", "a MuData", "the modality with the RNA")
+            raise TypeError(f"a MuData needs mod= naming the modality with the RNA, found None. Modalities: {there}.")
+        if name not in data.mod:
+            raise ValueError(f"mod={name!r} is no modality of the MuData. Modalities: {there}.")
+        return data.mod[name]
     return data
 
 
@@ -73,16 +83,3 @@ def is_spatialdata(data: Any) -> bool:
 def is_mudata(data: Any) -> bool:
     """Whether it is a MuData, told without importing the package."""
     return hasattr(data, "mod") and hasattr(data, "obsmap")
-
-
-def _picked(parts: Any, name: str | None, argument: str, part: str, holder: str, what: str) -> Any:
-    there = ", ".join(map(repr, parts)) or "none"
-    if name is None:
-        if len(parts) != 1:
-            raise TypeError(
-                f"{holder} with {len(parts)} parts needs {argument}= naming {what}, found None. There are: {there}."
-            )
-        return next(iter(parts.values()))
-    if name not in parts:
-        raise ValueError(f"{argument}={name!r} is no {part} of the {holder.split()[-1]}. There are: {there}.")
-    return parts[name]

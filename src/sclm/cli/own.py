@@ -67,6 +67,8 @@ def train(
     ] = None,
     perturbation_key: Annotated[str | None, typer.Option(help="Column of .obs with the perturbed genes.")] = None,
     protein_key: Annotated[str | None, typer.Option(help="Key of .obsm, or modality, with proteins.")] = None,
+    table_key: Annotated[str | None, typer.Option(help="Table of a SpatialData.")] = None,
+    mod: Annotated[str | None, typer.Option(help="Modality of a MuData with the RNA.")] = None,
     layer: Annotated[str | None, typer.Option(help="Layer with the raw counts; .X where left out.")] = None,
     gene_key: Annotated[str | None, typer.Option(help="Column of .var with symbols or Ensembl ids.")] = None,
     option: Annotated[
@@ -81,7 +83,9 @@ def train(
     """Train a model on your own cells and save it to a folder."""
     given = {
         "label_key": label_key, "batch_key": batch_key, "obs_keys": obs_keys or None, "perturbation_key": perturbation_key,
-        "protein_key": protein_key, "layer": layer, "gene_key": gene_key, "seed": seed,
+        "protein_key": protein_key, "table_key": table_key,
+        "mod": mod,
+        "layer": layer, "gene_key": gene_key, "seed": seed,
     }  # fmt: skip
     options = {name: _value(value) for name, value in (pair(text, "--option") for text in option or [])}
 

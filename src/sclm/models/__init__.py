@@ -195,6 +195,8 @@ def train(
     obs_keys: Sequence[str] = (),
     perturbation_key: str | None = None,
     protein_key: str | None = None,
+    table_key: str | None = None,
+    mod: str | None = None,
     layer: str | None = None,
     gene_key: str | None = None,
     seed: int = 0,
@@ -208,7 +210,7 @@ def train(
         A family: see :func:`available`.
     adata
         Cells with raw counts; in memory, backed or Dask. Families that read their cells as a stream (``"pgl"``) take a list
-        of them, for example of many backed files, and learn on the genes that all share.
+        of them, for example of many backed files, and learn on the genes that all share. Or a SpatialData or MuData.
     label_key
         Column of ``.obs`` with the labels to learn, for annotators.
     batch_key
@@ -221,6 +223,10 @@ def train(
     protein_key
         Proteins measured in the same cells, for models that translate: key of ``.obsm`` with a DataFrame, or with an array whose
         names are in ``.uns``; of a MuData, the name of the modality.
+    table_key
+        Table of a SpatialData.
+    mod
+        Modality of a MuData with the RNA. May be left out where it is called ``"rna"`` or is the only one, and with `protein_key`.
     layer
         Layer with the raw counts; ``.X`` where None.
     gene_key
@@ -252,7 +258,7 @@ def train(
     >>> model = sclm.train("logistic", reference, label_key="cell_type")
     >>> sclm.tl.annotate(reference, model)
     """
-    from sclm.cells import JoinedSource, read_cells
+    from sclm.cells import JoinedSource, read_cells, table_of
 
     cls = family_class(family_name)
     obs_keys = [obs_keys] if isinstance(obs_keys, str) else obs_keys
@@ -266,15 +272,20 @@ def train(
     if protein_key is not None:
         from sclm.cells.proteins import read_proteins
 
-        adata, options["proteins"] = read_proteins(adata, protein_key)
+        adata, options["proteins"] = read_proteins(
+            adata if mod is None and table_key is None else table_of(adata, table_key, mod), protein_key
+        )
+        table_key = mod = None
     if isinstance(adata, list | tuple):
         if not getattr(cls, "reads_streams", False):
             raise TypeError(
                 f"{family_name!r} learns from one AnnData, found a list of {len(adata)}. Concatenate them first."
             )
-        parts = [read_cells(part, layer=layer, gene_key=gene_key, obs_keys=columns) for part in adata]
+        tables = [table_of(part, table_key, mod) for part in adata]
+        parts = [read_cells(part, layer=layer, gene_key=gene_key, obs_keys=columns) for part in tables]
         joined: Any = JoinedSource(parts)  # reads as a CellSource does
         return cls.fit(joined, seed=seed, **options)
+    adata = table_of(adata, table_key, mod)
     source = read_cells(adata, layer=layer, gene_key=gene_key, obs_keys=columns)
     if hasattr(cls, "default_encoder"):  # reads cells through another family's encoder, which it is handed
         options["encoder"] = _handed(options, cls.default_encoder, source, seed)

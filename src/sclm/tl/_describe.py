@@ -11,7 +11,7 @@ from scipy import sparse
 from tqdm import tqdm
 
 from sclm import results
-from sclm.cells import Cells, read_cells
+from sclm.cells import Cells, read_cells, table_of
 from sclm.evidence import CellChecker, GroupChecker, claim_table
 from sclm.evidence.claims_metadata import FIELDS
 from sclm.knowledge import Ontology
@@ -43,6 +43,8 @@ def describe(
     tissue_key: str | None = None,
     disease_key: str | None = None,
     gene_sets: str | Path | Mapping[str, Iterable[str]] | pd.DataFrame | Pathways = "default",
+    table_key: str | None = None,
+    mod: str | None = None,
     layer: str | None = None,
     gene_key: str | None = None,
     invert_log1p: bool = False,
@@ -63,7 +65,7 @@ def describe(
     Parameters
     ----------
     adata
-        Cells with raw counts; CSR, CSC or dense, in memory, a view, backed or Dask.
+        Cells with raw counts; CSR, CSC or dense, in memory, a view, backed or Dask; or a SpatialData or MuData.
     model
         ``"evidence"``: statistics and a template, no network, no training, works at once. Or a trained model of family ``"cell2text"``,
         its folder, or a published name.
@@ -77,6 +79,10 @@ def describe(
         Columns of ``.obs``; by default ``"tissue"`` and ``"disease"`` where they are there.
     gene_sets
         Pathways that may be named: see :func:`sclm.tl.pathways`.
+    table_key
+        Table of a SpatialData; it is changed in place, nothing else of the SpatialData is.
+    mod
+        Modality of a MuData with the RNA, which is changed in place. May be left out where it is called ``"rna"`` or is the only one.
     layer
         Layer with the raw counts; ``.X`` where None.
     gene_key
@@ -130,6 +136,7 @@ def describe(
     Group "B cell" (95 cells, 14 % of all) consists of B cells
     """
     results.check_name(key_added)
+    adata = table_of(adata, table_key, mod)
     if not copy and getattr(adata, "is_view", False) and adata.isbacked:
         raise ValueError(
             "Results cannot be written into a view of a backed AnnData. Pass copy=True, or call .to_memory() on it."
@@ -181,7 +188,7 @@ def describe(
         model=describer.provenance() if hasattr(describer, "provenance") else {"family": type(describer).__name__},
         params={
             "groupby": groupby, "label_key": label_key, "tissue_key": columns.get("tissue"), "disease_key": columns.get("disease"),
-            "gene_sets": checker.sets.name, "layer": layer, "gene_key": gene_key, "invert_log1p": invert_log1p,
+            "gene_sets": checker.sets.name, "table_key": table_key, "mod": mod, "layer": layer, "gene_key": gene_key, "invert_log1p": invert_log1p,
         },
         seed=seed,
         genes={"matched": match.matched, "in_model": match.in_model, "in_data": match.in_data},
@@ -250,7 +257,7 @@ def _evidence(claims: pd.DataFrame, names: list[str]) -> pd.DataFrame:
 
 def _groups(table: pd.DataFrame, claims: pd.DataFrame, names: list[str], n: np.ndarray, n_cells: int) -> pd.DataFrame:
     """One row a group: what a figure or a supplement shows of it."""
-    rows = []
+    rows, cl = [], Ontology.load("cl")
     for g, name in enumerate(names):
         of = claims[(claims["row"] == g).to_numpy()]
         kept = of[(of["verdict"] == "kept").to_numpy()]
@@ -262,7 +269,7 @@ def _groups(table: pd.DataFrame, claims: pd.DataFrame, names: list[str], n: np.n
                 "group": name,
                 "n_cells": int(n[g]),
                 "share": float(n[g]) / n_cells,
-                "identity": str(first["claim"]) if stands and first is not None else "",
+                "identity": _written(first, cl) if stands and first is not None else "",
                 "ontology_term_id": str(first["id"]) if stands and first is not None else "",
                 "verdict": str(first["verdict"]) if first is not None else "",
                 "support": float(first["support"]) if first is not None else np.nan,
@@ -273,3 +280,8 @@ def _groups(table: pd.DataFrame, claims: pd.DataFrame, names: list[str], n: np.n
             }
         )
     return pd.DataFrame(rows).set_index("group", drop=False)
+
+
+def _written(claim: pd.Series, ontology: Ontology) -> str:
+    """A stated type in the words of the ontology."""
+    return ontology.name_of(claim["id"]) if claim["id"] in ontology else str(claim["claim"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from sclm import results
+from sclm.cells import table_of
 from sclm.models.contract_spots import SpotEncoder
 from sclm.tl._map_spatial_colours import type_colours
-from sclm.tl._map_spatial_section import table_of
 from sclm.tl._model import loaded
 from sclm.tl._spots import spot_vectors, surroundings
 
@@ -39,6 +40,7 @@ def domains(
     refine: float | None = None,
     library_key: str | None = None,
     table_key: str | None = None,
+    mod: str | None = None,
     spatial_key: str = "spatial",
     layer: str | None = None,
     gene_key: str | None = None,
@@ -51,7 +53,7 @@ def domains(
     r"""Divide tissue sections into domains: regions whose spots and surroundings are alike.
 
     Each spot gets a vector that knows its surroundings, from a family that is fitted on the sections at hand; 20 principal components of
-    the vectors are divided by a mixture of Gaussians with one covariance. Several sections are divided together, so that a domain
+    the vectors (of ``"graphst"``, beside their means over two hops) are divided by a mixture of Gaussians with one covariance. Several sections are divided together, so that a domain
     has the same name on all of them.
 
     Domains have no names: they are numbered by size. What they are is told by their markers, by the types of cells in them
@@ -61,7 +63,7 @@ def domains(
     ----------
     adata
         Spots or cells with raw counts, and coordinates in ``.obsm``; CSR, CSC or dense, in memory, a view, backed or Dask. Or a
-        SpatialData, with ``table_key``. The graph of squidpy in ``.obsp["spatial_connectivities"]`` is used where it is there.
+        SpatialData, with ``table_key``, or a MuData. The graph of squidpy in ``.obsp["spatial_connectivities"]`` is used where it is there.
     model
         Family that gives spots vectors: ``"hop-mean"`` (None; means over neighbours, the better one in our comparison) or ``"graphst"``
         (a graph network, which is fitted first), or such a model.
@@ -69,16 +71,18 @@ def domains(
         Number of domains, from 2. None: from 2 to 15, the largest whose divisions of subsamples agree nearly as well as those of
         the best number (:func:`sclm.spatial.stable_number`); the table is kept in the record.
     use_rep
-        Key of ``.obsm`` with vectors that are there already, such as ``"X_sclm_graphst"`` or fractions of cell types; then no model is
-        asked and no counts are read.
+        Key of ``.obsm`` with vectors that are there already, such as ``"X_sclm_graphst"`` of :func:`sclm.tl.embed` or fractions of cell types;
+        then no model is asked and no counts are read.
     refine
         Label entropy around a spot, 0-1, from which on it takes the label of the majority around it: 0 for all spots, 1 or more for none.
-        It mends noisy labels and blurs smooth ones. None: as the family says (``"hop-mean"`` never, ``"graphst"`` at 0.3).
+        It mends noisy labels and blurs smooth ones. None: for none, since it helped neither family.
     library_key
         Column of ``.obs`` with the section of each spot, where there are several. Neighbours are of one section, and what differs
         between whole sections is taken out of the vectors.
     table_key
         Table of a SpatialData; it is changed in place, nothing else of the SpatialData is.
+    mod
+        Modality of a MuData with the RNA, which is changed in place. May be left out where it is called ``"rna"`` or is the only one.
     spatial_key
         Key of ``.obsm`` with the coordinates, (n_obs, 2).
     layer
@@ -108,7 +112,7 @@ def domains(
         A colour a domain.
     ``.uns["sclm_domain"]`` : dict
         The record: model, parameters, seed, ``categories``, ``sizes``, ``n_domains``, ``chosen`` (``"given"`` or ``"stability"``),
-        ``stability`` (table, where the number was chosen), ``refine``, ``n_refined``, ``neighbours`` (``"squidpy"`` or ``"coordinates"``).
+        ``stability`` (table, where the number was chosen), ``refine``, ``n_refined``, ``domain_hops``, ``neighbours`` (``"squidpy"`` or ``"coordinates"``).
     ``.obsp["spatial_connectivities"]``, ``.obsp["spatial_distances"]``, ``.uns["spatial_neighbors"]``
         The graph under squidpy's keys, where it had to be built.
 
@@ -137,14 +141,16 @@ def domains(
     """
     results.check_name(key_added)
     _check_arguments(n_domains, refine, seed)
-    table = table_of(adata, table_key)
+    table = table_of(adata, table_key, mod)
     if not copy and getattr(table, "is_view", False) and table.isbacked:
         raise ValueError(
             "Results cannot be written into a view of a backed AnnData. Pass copy=True, or call .to_memory() on it."
         )
     encoder: Any = None
+    hops = 0
     if use_rep is None:
         encoder = loaded(_DEFAULT if model is None else model, SpotEncoder, "embed_spots", "give spots vectors")
+        hops = encoder.domain_hops
     elif model is not None:
         raise ValueError(f"use_rep={use_rep!r} names vectors that are there, found model= besides. Pass one of them.")
     elif use_rep not in table.obsm:
@@ -155,10 +161,12 @@ def domains(
     )  # fmt: skip
     if encoder is None:
         vectors = np.asarray(table.obsm[use_rep], dtype=np.float64).reshape(table.n_obs, -1)
+        made = table.uns.get(use_rep)
+        hops = int(made.get("domain_hops", 0)) if isinstance(made, Mapping) else 0
     else:
         vectors = spot_vectors(encoder, around, batch_size=batch_size, device=device, seed=seed)
-    threshold = float(refine if refine is not None else getattr(encoder, "refine", _NEVER))
-    found = _divide(vectors, around, n_domains, threshold, seed)
+    threshold = _NEVER if refine is None else float(refine)
+    found = _divide(vectors, around, n_domains, hops, threshold, seed)
 
     entry = results.record(
         "domains",
@@ -166,11 +174,12 @@ def domains(
         else encoder.provenance() if hasattr(encoder, "provenance")
         else {"family": type(encoder).__name__},
         params={
-            "use_rep": use_rep, "library_key": library_key, "table_key": table_key, "spatial_key": spatial_key, "layer": layer,
+            "use_rep": use_rep, "library_key": library_key, "table_key": table_key, "mod": mod, "spatial_key": spatial_key, "layer": layer,
             "gene_key": gene_key,
         },
         seed=int(seed),
         refine=threshold,
+        domain_hops=hops,
         neighbours=around.origin,
         warnings=np.array(around.section.warnings, dtype=object),
         **found["facts"],
@@ -188,11 +197,14 @@ def domains(
     return target if copy else None
 
 
-def _divide(vectors: np.ndarray, around: Any, n_domains: int | None, threshold: float, seed: int) -> dict[str, Any]:
+def _divide(
+    vectors: np.ndarray, around: Any, n_domains: int | None, hops: int, threshold: float, seed: int
+) -> dict[str, Any]:
     """Labels of all spots, and what the record says of them."""
     from sclm.spatial import (
         domain_stability,
         gaussian_domains,
+        hop_means,
         label_entropy,
         label_votes,
         leading_components,
@@ -205,7 +217,7 @@ def _divide(vectors: np.ndarray, around: Any, n_domains: int | None, threshold: 
     rows = order[np.isfinite(vectors[order]).all(axis=1)]
     if len(rows) < 10:
         raise ValueError(f"Domains need at least 10 spots with vectors, found {len(rows)}.")
-    points = leading_components(vectors[rows])
+    points = leading_components(hop_means(vectors[rows], around.graph[rows][:, rows], hops) if hops else vectors[rows])
     facts: dict[str, Any] = {"chosen": "given"}
     if n_domains is None:
         numbers = range(2, min(_MOST, len(rows) // 5) + 1)

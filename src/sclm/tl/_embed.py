@@ -9,10 +9,9 @@ import numpy as np
 from tqdm import tqdm
 
 from sclm import results
-from sclm.cells import read_cells
+from sclm.cells import read_cells, table_of
 from sclm.models.contract import Encoder
 from sclm.models.contract_spots import SpotEncoder
-from sclm.tl._map_spatial_section import table_of
 from sclm.tl._model import check_device, loaded, on_device
 from sclm.tl._spots import spot_vectors, surroundings
 
@@ -37,6 +36,7 @@ def embed(
     pooling: str | None = None,
     library_key: str | None = None,
     table_key: str | None = None,
+    mod: str | None = None,
     spatial_key: str | None = None,
     key_added: str | None = None,
     batch_size: int | None = None,
@@ -76,7 +76,9 @@ def embed(
         For spots: column of ``.obs`` with the section of each, where there are several. Neighbours are of one section, and means of whole
         sections are taken out.
     table_key
-        For spots: table of a SpatialData; it is changed in place.
+        Table of a SpatialData; it is changed in place.
+    mod
+        Modality of a MuData with the RNA, which is changed in place. May be left out where it is called ``"rna"`` or is the only one.
     spatial_key
         For spots: key of ``.obsm`` with the coordinates; ``"spatial"`` where None. Squidpy's graph in ``.obsp["spatial_connectivities"]`` is
         used where it is there.
@@ -130,7 +132,7 @@ def embed(
     """
     if key_added is not None:
         results.check_name(key_added)
-    adata = table_of(adata, table_key)
+    adata = table_of(adata, table_key, mod)
     if not copy and getattr(adata, "is_view", False) and adata.isbacked:
         raise ValueError(
             "Results cannot be written into a view of a backed AnnData. Pass copy=True, or call .to_memory() on it."
@@ -138,7 +140,7 @@ def embed(
     encoder = loaded(model, (Encoder, SpotEncoder), "embed", "give cells vectors")
     of_cells, of_spots = (
         {"hidden_layer": hidden_layer, "pooling": pooling},
-        {"library_key": library_key, "table_key": table_key, "spatial_key": spatial_key},
+        {"library_key": library_key, "spatial_key": spatial_key},
     )
     of_others = of_cells if isinstance(encoder, SpotEncoder) else of_spots
     useless = [name for name, value in of_others.items() if value is not None]
@@ -147,7 +149,17 @@ def embed(
         raise TypeError(f"{family!r} has no use for {useless[0]}={of_others[useless[0]]!r}. Leave it out.")
     if isinstance(encoder, SpotEncoder):
         read = {"layer": layer, "gene_key": gene_key, "invert_log1p": invert_log1p}
-        return _embed_spots(adata, encoder, read, of_spots, key_added, batch_size, device, seed, copy)
+        return _embed_spots(
+            adata,
+            encoder,
+            read,
+            of_spots | {"table_key": table_key, "mod": mod},
+            key_added,
+            batch_size,
+            device,
+            seed,
+            copy,
+        )
     check_device(encoder, device)
     key = key_added or f"X_sclm_{getattr(encoder, 'family', 'encoder')}"
     results.check_name(key)
@@ -226,6 +238,7 @@ def _embed_spots(
         params={**read, **where},
         seed=seed,
         neighbours=around.origin,
+        domain_hops=encoder.domain_hops,
         n_spots_without_counts=int(np.isnan(vectors[:, 0]).sum()),
         warnings=np.array(around.section.warnings, dtype=object),
     )

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from sclm import results
+from sclm.cells import table_of
 from sclm.spatial import find_interface, ring_width
-from sclm.tl._map_spatial_section import read_section, table_of
+from sclm.tl._map_spatial_section import read_section
 from sclm.cells.shares import Shares, read_shares
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def interface(
     min_spots: int | None = None,
     library_key: str | None = None,
     table_key: str | None = None,
+    mod: str | None = None,
     spatial_key: str = "spatial",
     key_added: str = "sclm_interface",
     copy: bool = False,
@@ -61,7 +63,7 @@ def interface(
     Parameters
     ----------
     adata
-        Spots or cells with coordinates in ``.obsm``. Or a SpatialData, with ``table_key``. Counts are not looked at.
+        Spots or cells with coordinates in ``.obsm``. Or a SpatialData, with ``table_key``, or a MuData. Counts are not looked at.
     inside
         Group or groups of the inner tissue, such as ``"malignant cell"``. None where ``groups`` is a column of numbers.
     outside
@@ -86,6 +88,8 @@ def interface(
         Column of ``.obs`` with the section of each spot, where there are several. Each is treated on its own.
     table_key
         Table of a SpatialData; it is changed in place, nothing else of the SpatialData is.
+    mod
+        Modality of a MuData with the RNA, which is changed in place. May be left out where it is called ``"rna"`` or is the only one.
     spatial_key
         Key of ``.obsm`` with the coordinates, (n_obs, 2).
     key_added
@@ -141,7 +145,7 @@ def interface(
     """
     results.check_name(key_added)
     _check_arguments(threshold, width, n_neighbours, min_spots)
-    table = table_of(adata, table_key)
+    table = table_of(adata, table_key, mod)
     if not hasattr(table, "obsm"):
         raise TypeError(f"adata must be an AnnData or a SpatialData, found {type(table).__name__}.")
     section = read_section(
@@ -187,7 +191,7 @@ def interface(
     target = table.copy() if copy and not table.isbacked else table.to_memory() if copy else table
     params = {
         "groups": groups, "threshold": threshold, "width": width, "n_neighbours": n_neighbours, "min_spots": min_spots,
-        "library_key": library_key, "table_key": table_key, "spatial_key": spatial_key,
+        "library_key": library_key, "table_key": table_key, "mod": mod, "spatial_key": spatial_key,
     }  # fmt: skip
     entry = results.record(
         "interface",

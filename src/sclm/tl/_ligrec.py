@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sclm import results
+from sclm.cells import table_of
 from sclm.knowledge import ligand_receptor_pairs
 from sclm.tl._ligrec_graph import edges_of, groups_of
 from sclm.tl._ligrec_pairs import read_expression
 from sclm.tl._ligrec_scores import spot_signals, table_of_tests
-from sclm.tl._map_spatial_section import read_section, table_of
+from sclm.tl._map_spatial_section import read_section
 from sclm.cells.shares import read_shares
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def ligrec(
     n_permutations: int = 9999,
     library_key: str | None = None,
     table_key: str | None = None,
+    mod: str | None = None,
     spatial_key: str = "spatial",
     connectivity_key: str = "spatial_connectivities",
     layer: str | None = None,
@@ -71,7 +73,7 @@ def ligrec(
     Parameters
     ----------
     adata
-        Spots or cells with raw counts and coordinates in ``.obsm``; or a SpatialData, with ``table_key``.
+        Spots or cells with raw counts and coordinates in ``.obsm``; or a SpatialData, with ``table_key``, or a MuData.
     pairs
         ``"sclm"``: 287 pairs of tumours, stroma and immune cells that come with the package. A DataFrame or a file with the
         columns ``ligand`` and ``receptor`` (or ``source`` and ``target``, as in squidpy), or a name of
@@ -100,6 +102,8 @@ def ligrec(
         section; statistics are summed.
     table_key
         Table of a SpatialData; it is changed in place, nothing else of the SpatialData is.
+    mod
+        Modality of a MuData with the RNA, which is changed in place. May be left out where it is called ``"rna"`` or is the only one.
     spatial_key
         Key of ``.obsm`` with the coordinates, (n_obs, 2).
     connectivity_key
@@ -162,7 +166,7 @@ def ligrec(
     """
     results.check_name(key_added)
     _check_arguments(min_share, n_permutations, seed)
-    table = table_of(adata, table_key)
+    table = table_of(adata, table_key, mod)
     if not copy and getattr(table, "is_view", False) and table.isbacked:
         raise ValueError(
             "Results cannot be written into a view of a backed AnnData. Pass copy=True, or call .to_memory() on it."
@@ -195,7 +199,7 @@ def ligrec(
     target_adata = table.copy() if copy and not table.isbacked else table.to_memory() if copy else table
     params = {
         "groups": groups, "source": _listed(source), "target": _listed(target), "interface": interface, "adjust": adjust,
-        "min_share": float(min_share), "n_permutations": int(n_permutations), "library_key": library_key, "table_key": table_key,
+        "min_share": float(min_share), "n_permutations": int(n_permutations), "library_key": library_key, "table_key": table_key, "mod": mod,
         "spatial_key": spatial_key, "connectivity_key": connectivity_key, "layer": layer, "gene_key": gene_key,
     }  # fmt: skip
     entry = results.record(

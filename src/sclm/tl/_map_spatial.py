@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from sclm import results
+from sclm.cells import table_of
 from sclm.tl._map_spatial_blocks import judge, map_section, names_in_section, section_markers
 from sclm.tl._map_spatial_colours import type_colours
 from sclm.tl._map_spatial_reference import check_roads, prepare
-from sclm.tl._map_spatial_section import read_section, table_of
+from sclm.tl._map_spatial_section import read_section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +48,7 @@ def map_spatial(
     n_cells_per_type: int = 200,
     library_key: str | None = None,
     table_key: str | None = None,
+    mod: str | None = None,
     spatial_key: str = "spatial",
     layer: str | None = None,
     gene_key: str | None = None,
@@ -75,7 +77,7 @@ def map_spatial(
     ----------
     adata
         Spots or cells with raw counts and coordinates in ``.obsm``; CSR, CSC or dense, in memory, a view, backed or Dask. Or a
-        SpatialData, with ``table_key``.
+        SpatialData, with ``table_key``, or a MuData.
     reference
         Labelled cells with raw counts; a list of them is joined in the genes that all have.
     label_key
@@ -101,6 +103,8 @@ def map_spatial(
         Column of ``.obs`` with the section of each spot, where there are several: each has platform factors of its own.
     table_key
         Table of a SpatialData; it is changed in place, nothing else of the SpatialData is.
+    mod
+        Modality of a MuData with the RNA, which is changed in place. May be left out where it is called ``"rna"`` or is the only one.
     spatial_key
         Key of ``.obsm`` with the coordinates, (n_obs, 2).
     layer
@@ -182,7 +186,7 @@ def map_spatial(
         {"reference_layer": reference_layer, "reference_gene_key": reference_gene_key},
     )  # fmt: skip
     _check_arguments(resolution, smooth, batch_size, seed)
-    table = table_of(adata, table_key)
+    table = table_of(adata, table_key, mod)
     if not copy and getattr(table, "is_view", False) and table.isbacked:
         raise ValueError(
             "Results cannot be written into a view of a backed AnnData. Pass copy=True, or call .to_memory() on it."
@@ -235,6 +239,7 @@ def map_spatial(
         "label_key": label_key,
         "library_key": library_key,
         "table_key": table_key,
+        "mod": mod,
         "spatial_key": spatial_key,
         "layer": layer,
         "gene_key": gene_key,

@@ -39,33 +39,6 @@ class Section(NamedTuple):
         return section_graph(self.graph, self.coordinates, self.library)
 
 
-def table_of(data: Any, table_key: str | None) -> anndata.AnnData:
-    """The AnnData of what was passed: itself, or a table of a SpatialData, as squidpy takes it.
-
-    Raises
-    ------
-    TypeError
-        If a SpatialData comes without ``table_key``, or an AnnData with one.
-    ValueError
-        If the SpatialData has no such table.
-    """
-    if hasattr(data, "tables") and hasattr(data, "images"):
-        tables = data.tables
-        there = ", ".join(map(repr, tables)) or "none"
-        if table_key is None:
-            raise TypeError(
-                f"a SpatialData needs table_key= naming the table with the counts, found None. Tables: {there}."
-            )
-        if table_key not in tables:
-            raise ValueError(f"table_key={table_key!r} is no table of the SpatialData. Tables: {there}.")
-        return tables[table_key]
-    if table_key is not None:
-        raise TypeError(
-            f"table_key={table_key!r} names a table of a SpatialData, found {type(data).__name__}. Leave table_key= out."
-        )
-    return data
-
-
 def read_section(
     adata: anndata.AnnData,
     *,

@@ -10,7 +10,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from sclm import results
-from sclm.cells import read_cells
+from sclm.cells import read_cells, table_of
 from sclm.evidence import SetBackground, match_sets
 from sclm.knowledge import Pathways
 from sclm.tl._groups import group_codes
@@ -29,6 +29,8 @@ def pathways(
     gene_sets: str | Path | Mapping[str, Iterable[str]] | pd.DataFrame | Pathways = "default",
     *,
     groupby: str | None = None,
+    table_key: str | None = None,
+    mod: str | None = None,
     layer: str | None = None,
     gene_key: str | None = None,
     invert_log1p: bool = False,
@@ -49,12 +51,16 @@ def pathways(
     Parameters
     ----------
     adata
-        Cells with raw counts; CSR, CSC or dense, in memory, a view, backed or Dask.
+        Cells with raw counts; CSR, CSC or dense, in memory, a view, backed or Dask; or a SpatialData or MuData.
     gene_sets
         ``"default"`` (92 Reactome pathways that tell something of a cell), ``"reactome"``, ``"wikipathways"``, the path of a GMT file such
         as MSigDB's Hallmark, a mapping of names to genes, a decoupler net, or a :class:`sclm.knowledge.Pathways`.
     groupby
         Column of ``.obs`` with clusters or cell types: groups are tested as well, each against all cells outside it.
+    table_key
+        Table of a SpatialData; it is changed in place, nothing else of the SpatialData is.
+    mod
+        Modality of a MuData with the RNA, which is changed in place. May be left out where it is called ``"rna"`` or is the only one.
     layer
         Layer with the raw counts; ``.X`` where None.
     gene_key
@@ -111,6 +117,7 @@ def pathways(
     'Signaling by the B Cell Receptor (BCR)'
     """
     results.check_name(key_added)
+    adata = table_of(adata, table_key, mod)
     if not copy and getattr(adata, "is_view", False) and adata.isbacked:
         raise ValueError(
             "Results cannot be written into a view of a backed AnnData. Pass copy=True, or call .to_memory() on it."
@@ -148,7 +155,7 @@ def pathways(
     entry = results.record(
         "pathways",
         params={
-            "gene_sets": sets.name, "groupby": groupby, "layer": layer, "gene_key": gene_key, "invert_log1p": invert_log1p, "top": top,
+            "gene_sets": sets.name, "groupby": groupby, "table_key": table_key, "mod": mod, "layer": layer, "gene_key": gene_key, "invert_log1p": invert_log1p, "top": top,
             "min_genes": min_genes,
         },
         seed=seed,

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from sclm import models, results
-from sclm.cells import read_cells
+from sclm.cells import read_cells, table_of
 from sclm.models.contract import Perturber, Responder
 from sclm.tl._model import check_device, loaded, on_device
 from sclm.tl._perturb_response import predict
@@ -36,6 +36,8 @@ def perturb(
     control: str | None = None,
     n_cells: int | None = 300,
     n_null: int = 200,
+    table_key: str | None = None,
+    mod: str | None = None,
     layer: str | None = None,
     gene_key: str | None = None,
     hidden_layer: int | None = None,
@@ -60,7 +62,7 @@ def perturb(
     Parameters
     ----------
     adata
-        Cells with raw counts; CSR, CSC or dense, in memory, a view, backed or Dask.
+        Cells with raw counts; CSR, CSC or dense, in memory, a view, backed or Dask; or a SpatialData or MuData.
     model
         A trained model, its folder, an original checkpoint folder, a published name, or ``"hf:organisation/name"``.
     perturbations
@@ -85,6 +87,10 @@ def perturb(
         Cells that are perturbed, and that each state's vector is the mean of, drawn at random where there are more; None: all.
     n_null
         Random genes (or combinations of each size) of the null, at least 20.
+    table_key
+        Table of a SpatialData; it is changed in place, nothing else of the SpatialData is.
+    mod
+        Modality of a MuData with the RNA, which is changed in place. May be left out where it is called ``"rna"`` or is the only one.
     layer
         Layer with the raw counts; ``.X`` where None.
     gene_key
@@ -152,6 +158,7 @@ def perturb(
     ['perturbation', 'n_genes', 'n_cells', 'detection', 'expression']
     """
     results.check_name(key_added)
+    adata = table_of(adata, table_key, mod)
     if not copy and getattr(adata, "is_view", False) and adata.isbacked:
         raise ValueError(
             "Results cannot be written into a view of a backed AnnData. Pass copy=True, or call .to_memory() on it."
@@ -194,6 +201,8 @@ def perturb(
             **measured,
             "n_cells": n_cells,
             "n_null": n_null,
+            "table_key": table_key,
+            "mod": mod,
             "layer": layer,
             "gene_key": gene_key,
             **space,

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sclm import models, results
-from sclm.cells import read_cells
+from sclm.cells import read_cells, table_of
 from sclm.cells.proteins import read_proteins
 from sclm.models.contract import Translator
 from sclm.tl._model import check_device, loaded, on_device
@@ -38,6 +38,8 @@ def translate(
     reference: Any = None,
     protein_key: str | None = None,
     batch_key: str | None = None,
+    table_key: str | None = None,
+    mod: str | None = None,
     layer: str | None = None,
     gene_key: str | None = None,
     reference_layer: str | None = None,
@@ -59,7 +61,7 @@ def translate(
     Parameters
     ----------
     adata
-        Cells with raw counts; CSR, CSC or dense, in memory, a view, backed or Dask.
+        Cells with raw counts; CSR, CSC or dense, in memory, a view, backed or Dask; or a SpatialData or MuData.
     model
         A trained model, its folder, a published scTranslator checkpoint, or with ``reference=`` the name of the family to train:
         ``"ridge-protein"`` (default), ``"own-gene"``, ``"mean-protein"``, ``"sctranslator"``.
@@ -72,6 +74,10 @@ def translate(
         Key of ``reference.obsm`` with the proteins, or of a MuData the modality: see :func:`sclm.train`.
     batch_key
         Column of ``reference.obs`` with the donor or batch: whole ones are held out where there are at least three.
+    table_key
+        Table of a SpatialData; it is changed in place, nothing else of the SpatialData is.
+    mod
+        Modality of a MuData with the RNA, which is changed in place. May be left out where it is called ``"rna"`` or is the only one.
     layer
         Layer of ``adata`` with the raw counts; ``.X`` where None.
     gene_key
@@ -134,6 +140,7 @@ def translate(
     ((100, 2), 'clr')
     """
     results.check_name(key_added)
+    adata = table_of(adata, table_key, mod)
     if not copy and getattr(adata, "is_view", False) and adata.isbacked:
         raise ValueError(
             "Results cannot be written into a view of a backed AnnData. Pass copy=True, or call .to_memory() on it."
@@ -181,6 +188,8 @@ def translate(
             "proteins": None if proteins is None else names,
             "protein_key": protein_key,
             "batch_key": batch_key,
+            "table_key": table_key,
+            "mod": mod,
             "layer": layer,
             "gene_key": gene_key,
             "reference_layer": reference_layer,
