@@ -11,9 +11,9 @@ import pandas as pd
 
 from sclm import results
 from sclm.cells import table_of
+from sclm.cells.shares import Shares, read_shares
 from sclm.spatial import find_interface, ring_width
 from sclm.tl._map_spatial_section import read_section
-from sclm.cells.shares import Shares, read_shares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

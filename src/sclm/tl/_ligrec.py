@@ -10,12 +10,12 @@ import numpy as np
 
 from sclm import results
 from sclm.cells import table_of
+from sclm.cells.shares import read_shares
 from sclm.knowledge import ligand_receptor_pairs
 from sclm.tl._ligrec_graph import edges_of, groups_of
 from sclm.tl._ligrec_pairs import read_expression
 from sclm.tl._ligrec_scores import spot_signals, table_of_tests
 from sclm.tl._map_spatial_section import read_section
-from sclm.cells.shares import read_shares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

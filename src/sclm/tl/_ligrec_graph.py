@@ -8,9 +8,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from sclm import results
+from sclm.cells.shares import Shares, read_shares
 from sclm.spatial import reading_order, section_graph
 from sclm.tl._map_spatial_section import GRAPH
-from sclm.cells.shares import Shares, read_shares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

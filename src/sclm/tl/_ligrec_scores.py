@@ -12,9 +12,9 @@ from tqdm import tqdm
 from sclm.evidence import adjusted_scores, benjamini_hochberg, receiver_permutation_test
 
 if TYPE_CHECKING:
+    from sclm.cells.shares import Shares
     from sclm.tl._ligrec_graph import Sides, Spots
     from sclm.tl._ligrec_pairs import Expression
-    from sclm.cells.shares import Shares
 
 _LEAST_EDGES = 10.0  # expected edges from source to target below which a combination says nothing
 _FDR = 0.05
