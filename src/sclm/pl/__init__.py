@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sclm.pl._annotate import annotate, annotate_agreement, annotate_reliability
+    from sclm.pl._describe import describe
+    from sclm.pl._describe_html import describe_html
     from sclm.pl._domains import domains
     from sclm.pl._embed import embed
     from sclm.pl._generate import (
@@ -26,6 +28,8 @@ __all__ = [
     "annotate",
     "annotate_agreement",
     "annotate_reliability",
+    "describe",
+    "describe_html",
     "domains",
     "embed",
     "generate",
@@ -43,7 +47,19 @@ __all__ = [
     "translate_expected",
 ]
 
-_TOOLS = ("annotate", "domains", "embed", "generate", "interface", "ligrec", "map_spatial", "perturb", "translate")
+_TOOLS = (
+    "annotate",
+    "describe_html",
+    "describe",
+    "domains",
+    "embed",
+    "generate",
+    "interface",
+    "ligrec",
+    "map_spatial",
+    "perturb",
+    "translate",
+)
 _HOMES = {
     name: next(f"_{tool}" for tool in _TOOLS if name.startswith(tool)) for name in __all__
 }  # the file of the tool
