@@ -68,7 +68,7 @@ def knn(args: argparse.Namespace) -> None:
     from sclm.knowledge import Ontology
 
     ontology = Ontology.load("cl")
-    encoders = {name: [encoder(name, s, args.data, args.encoders) for s in range(args.seeds)] for name in FAMILIES}
+    encoders = {name: [encoder(name, s, args.data, args.encoders) for s in range(args.seeds)] for name in args.families}
     for a, b in PAIRS:
         reference, query = labelled(args.data, a, ontology), labelled(args.data, b, ontology)
         known = sorted(set(reference.obs["broad"]) & set(query.obs["broad"]))
@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=REAL_DATA, help="folder with scrna/*.h5ad (SCLM_REAL_DATA)")
     parser.add_argument("--encoders", type=Path, default=Path("encoders"), help="folder that keeps the encoders")
     parser.add_argument("--seeds", type=int, default=3, help="of the encoders")
+    parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES)
     args = parser.parse_args()
     if wrong := [s for s in args.sections if s not in SECTIONS]:
         parser.error(f"unknown: {', '.join(wrong)}; sections: {', '.join(SECTIONS)}")

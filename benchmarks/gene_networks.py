@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--encoders", type=Path, default=Path("encoders"), help="folder that keeps the encoders")
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--seeds", type=int, default=3, help="of the encoders")
+    parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES)
     args = parser.parse_args()
     if not (args.data / "kg").is_dir():
         print(f"No real data under {args.data}: nothing to measure. Pass --data, or set SCLM_REAL_DATA.")
@@ -106,7 +107,7 @@ def main() -> None:
     from sclm.cells import read_cells
     from sclm.evidence import coexpression
 
-    encoders = {name: [encoder(name, s, args.data, args.encoders) for s in range(args.seeds)] for name in FAMILIES}
+    encoders = {name: [encoder(name, s, args.data, args.encoders) for s in range(args.seeds)] for name in args.families}
     for models in encoders.values():
         for (
             model
