@@ -129,6 +129,18 @@ def test_residuals_against_least_squares() -> None:
         assert not scores[rows, 3].any()
 
 
+def test_sparse_and_many_genes_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sclm.evidence import signals
+
+    rng = np.random.default_rng(0)
+    values = rng.poisson(0.5, (40, 11)).astype(np.float32)
+    design = rng.normal(size=(40, 2))
+    library = rng.integers(0, 2, 40)
+    whole = adjusted_scores(values, design, library)
+    monkeypatch.setattr(signals, "_GENES", 4)
+    np.testing.assert_allclose(adjusted_scores(sp.csr_matrix(values), design, library), whole, atol=1e-6)
+
+
 def shared_structure(seed: int) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray, np.ndarray]:
     """Genes that follow domains and depth, and otherwise nothing: graph, log expression, domain, log depth."""
     rng = np.random.default_rng(seed)

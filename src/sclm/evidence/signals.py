@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _WIDTH = 32  # tests whose values stand side by side in memory: two cache lines of float32
 _VALUES = 2**25  # of float32 a side that are held at a time, 128 MiB
 _PERMUTATIONS = 2**23  # positions held at a time, 32 MiB
+_GENES = 256  # whose residuals are worked out at a time
 _SLACK = 1e-5  # standard deviations of the null within which two statistics are the same: float32 rounds
 
 
@@ -40,13 +41,15 @@ class SignalTest(NamedTuple):
     p: np.ndarray
 
 
-def adjusted_scores(values: ArrayLike, covariates: ArrayLike, library: ArrayLike | None = None) -> np.ndarray:
+def adjusted_scores(
+    values: ArrayLike | sp.spmatrix, covariates: ArrayLike, library: ArrayLike | None = None
+) -> np.ndarray:
     """What is left of each gene after covariates, in standard deviations, section by section.
 
     Parameters
     ----------
     values
-        (n, n_genes) log-normalised expression, finite.
+        (n, n_genes) log-normalised expression, finite; sparse or not.
     covariates
         (n, k) what is regressed out by least squares besides a constant, such as domains and the logarithm of the depth; k may
         be 0, and columns may say the same.
@@ -68,10 +71,10 @@ def adjusted_scores(values: ArrayLike, covariates: ArrayLike, library: ArrayLike
     >>> adjusted_scores(np.array([[1.0], [3.0], [3.0], [5.0]]), depth).ravel().round(2)
     array([-0.45,  1.34, -1.34,  0.45], dtype=float32)
     """
-    y = np.asarray(values)
+    y: Any = sp.csc_matrix(values) if sp.issparse(values) else np.asarray(values)
     design = np.asarray(covariates, dtype=np.float64)
-    codes = np.zeros(len(y), dtype=np.int64) if library is None else np.unique(library, return_inverse=True)[1]
-    if y.ndim != 2 or design.ndim != 2 or len(design) != len(y) or len(codes) != len(y):
+    codes = np.zeros(y.shape[0], dtype=np.int64) if library is None else np.unique(library, return_inverse=True)[1]
+    if y.ndim != 2 or design.ndim != 2 or len(design) != y.shape[0] or len(codes) != y.shape[0]:
         raise ValueError(
             f"values (n, n_genes), covariates (n, k) and library (n,) must describe the same spots, found {y.shape}, "
             f"{design.shape} and {len(codes)}."
@@ -80,11 +83,13 @@ def adjusted_scores(values: ArrayLike, covariates: ArrayLike, library: ArrayLike
     for code in np.unique(codes):
         rows = np.flatnonzero(codes == code)
         basis = _basis(np.column_stack([np.ones(len(rows)), design[rows]]))
-        own = np.asarray(y[rows], dtype=np.float64)
-        left = own - basis @ (basis.T @ own)
-        spread = left.std(axis=0)
-        has = spread > 1e-6 * np.maximum(np.abs(own).max(axis=0), 1e-300)
-        scores[rows] = np.where(has, left / np.where(has, spread, 1.0), 0.0)
+        for first in range(0, y.shape[1], _GENES):  # float64 of some genes at a time
+            part = y[:, first : first + _GENES][rows]
+            own = np.asarray(part.toarray() if sp.issparse(part) else part, dtype=np.float64)
+            left = own - basis @ (basis.T @ own)
+            spread = left.std(axis=0)
+            has = spread > 1e-6 * np.maximum(np.abs(own).max(axis=0), 1e-300)
+            scores[rows, first : first + _GENES] = np.where(has, left / np.where(has, spread, 1.0), 0.0)
     return scores
 
 

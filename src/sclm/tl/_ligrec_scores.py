@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _LEAST_EDGES = 10.0  # expected edges from source to target below which a combination says nothing
 _FDR = 0.05
+_PAIRS = 256  # whose expression is unpacked at a time
+_MEANS = ("ligand_mean", "receptor_mean", "score", "ratio")
 
 
 class Tested(NamedTuple):
@@ -60,14 +62,13 @@ def table_of_tests(
     else:
         parts.append(expression.programmes)
         adjusted.append(f"{expression.programmes.shape[1]} principal components")
-    dense = expression.complexes.toarray()  # (m, n_complexes) float32
-    scores = adjusted_scores(dense, np.column_stack(parts), spots.library)
+    scores = adjusted_scores(expression.complexes, np.column_stack(parts), spots.library)  # (m, n_complexes)
 
     combinations, warnings = _with_edges(spots.edges, share, sides)
     n_pairs = len(expression.pairs)
     pairs = np.tile(expression.columns, (len(combinations), 1))
     groups = np.repeat(np.array(combinations), n_pairs, axis=0)
-    means, expressed = _means(expression, dense, spots, share, combinations)
+    means, expressed = _means(expression, spots, share, combinations)
     tried = np.flatnonzero(expressed >= max(min_share, 1e-9))
     dominant = share.argmax(axis=1) if sides.covariate else np.zeros(len(share), dtype=np.int64)
     strata = np.unique(np.column_stack([spots.library, dominant, spots.zone]), axis=0, return_inverse=True)[1].ravel()
@@ -119,27 +120,33 @@ def _with_edges(edges: sp.csr_matrix, share: np.ndarray, sides: Sides) -> tuple[
 
 
 def _means(
-    expression: Expression, dense: np.ndarray, spots: Spots, share: np.ndarray, combinations: list[tuple[int, int]]
+    expression: Expression, spots: Spots, share: np.ndarray, combinations: list[tuple[int, int]]
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Mean expression in senders and receivers, mean product over edges, and its ratio to that over all edges.
 
     Also the share of senders that express the ligand, or of receivers that express the receptor: the smaller of the two.
     """
-    left, right = (dense[:, expression.columns[:, side]].astype(np.float64) for side in (0, 1))  # (m, n_pairs)
-    overall = ((spots.whole @ right) * left).sum(axis=0) / max(spots.whole.sum(), 1)
-    found: dict[str, list[np.ndarray]] = {name: [] for name in ("ligand_mean", "receptor_mean", "score", "ratio")}
-    expressed = []
-    for a, b in combinations:
-        out = share[:, a] * (spots.edges @ share[:, b])  # (m,) weight of each sender
-        into = share[:, b] * (spots.edges.T @ share[:, a])
-        score = ((spots.edges @ (right * share[:, [b]])) * left * share[:, [a]]).sum(axis=0) / out.sum()
-        expressed.append(np.minimum(out @ (left > 0) / out.sum(), into @ (right > 0) / into.sum()))
-        found["ligand_mean"].append(out @ left / out.sum())
-        found["receptor_mean"].append(into @ right / into.sum())
-        found["score"].append(score)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found["ratio"].append(np.where(overall > 0, score / overall, np.nan))
-    return {name: np.concatenate(values) for name, values in found.items()}, np.concatenate(expressed)
+    n_pairs = len(expression.pairs)
+    values = np.zeros((len(_MEANS) + 1, len(combinations), n_pairs))
+    n_edges = max(spots.whole.sum(), 1)
+    ends = []
+    for a, b in combinations:  # weight of each sender, (m,), and of each receiver
+        ends.append((share[:, a] * (spots.edges @ share[:, b]), share[:, b] * (spots.edges.T @ share[:, a])))
+    for first in range(0, n_pairs, _PAIRS):
+        some = slice(first, first + _PAIRS)
+        left, right = (
+            expression.complexes[:, expression.columns[some, side]].toarray().astype(np.float64) for side in (0, 1)
+        )  # (m, p)
+        overall = ((spots.whole @ right) * left).sum(axis=0) / n_edges
+        for i, (a, b) in enumerate(combinations):
+            out, into = ends[i]
+            score = ((spots.edges @ (right * share[:, [b]])) * left * share[:, [a]]).sum(axis=0) / out.sum()
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio = np.where(overall > 0, score / overall, np.nan)
+            seen = np.minimum(out @ (left > 0) / out.sum(), into @ (right > 0) / into.sum())
+            values[:, i, some] = [out @ left / out.sum(), into @ right / into.sum(), score, ratio, seen]
+    flat = values.reshape(len(_MEANS) + 1, -1)  # combination after combination
+    return dict(zip(_MEANS, flat[:-1], strict=True)), flat[-1]
 
 
 def spot_signals(expression: Expression, spots: Spots, n_obs: int) -> Signals:
