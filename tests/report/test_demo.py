@@ -44,12 +44,15 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     import sclm.report.embed as embed
     import sclm.report.generate as generate
     import sclm.report.interface as interface
+    import sclm.report.open_vocabulary as open_vocabulary
 
     monkeypatch.setattr(demo, "_N_SPLITS", 2)
     for name, value in {"_PRESET": "tiny", "_MAX_EPOCHS": 1, "_N_ASKED": 30, "_N_COMPARED": 60}.items():
         monkeypatch.setattr(generate, name, value)
     for name, value in {"_N_SPOTS": 200, "_PERMUTATIONS": 49, "_RANDOM_PAIRS": 40}.items():
         monkeypatch.setattr(interface, name, value)
+    for name, value in {"_STAGES": (), "_EXPLAINED": 1}.items():
+        monkeypatch.setattr(open_vocabulary, name, value)
     for name, value in {"_MAX_EPOCHS": 1, "_N_NULL": 20, "_GENES": ("CD3D", "LYZ")}.items():
         monkeypatch.setattr(embed, name, value)
     # The UMAP has a test of its own; compiling it takes longer than all the rest.
@@ -68,6 +71,13 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     annotated = ad.read_h5ad(tmp_path / "out" / "pbmc68k_annotated.h5ad")
     assert {"sclm_cell_type", "sclm_cell_type_confidence", "sclm_backed_off"} <= set(annotated.obs)
     assert annotated.n_obs == 209
+
+    # A type that was held out, named with all terms of the ontology, and what moved the answers.
+    opened = pd.read_csv(tmp_path / "out" / "open_vocabulary.csv", index_col="method")
+    assert opened.loc["logistic", "accuracy, the new type"] == 0
+    assert opened["accuracy, known types"].min() > 0.6
+    why = pd.read_csv(tmp_path / "out" / "explanations.csv")
+    assert {"gene", "top genes", "random genes"} <= set(why["kind"])
 
     # A section with a border, and a planted signal across it.
     signals = pd.read_csv(tmp_path / "out" / "signals.csv")
@@ -118,6 +128,9 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert not parser.open
     assert len(parser.sources) == 9  # nine figures, all inside the file
     assert all(s.startswith("data:image/png;base64,") for s in parser.sources)
+    assert "(2 layers, 64 wide)" in page
+    columns = ["perturbation", "effect", "null_mean", "z", "p", "q", "n_cells"]
+    assert "".join(f"<th>{name}</th>" for name in columns) in page
     assert "240 of the 700 cells" in page  # the limits of the data are said
     assert "was not in training: written as its nearest known kind" in page
     assert "They cannot show whole transcriptomes" in page

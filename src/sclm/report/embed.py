@@ -25,6 +25,9 @@ _MAX_EPOCHS: int | None = 12
 _N_CELLS = 100  # that are perturbed
 _GENES = ("CD3D", "NKG7", "CD79A", "LYZ", "HLA-DRA", "CD74")  # deleted one at a time
 _N_NULL = 40  # random genes of the null
+_COLUMNS = {  # of the table of perturbed genes → how they are written: effects of a small network are small
+    "effect": "{:.2g}", "null_mean": "{:.2g}", "z": "{:.1f}", "p": "{:.3f}", "q": "{:.3f}", "n_cells": "{}",
+}  # fmt: skip
 _TRUTH, _TRUTH_ID, _FREE = "cell_type", "cell_type_ontology_term_id", "author_cell_type"
 _LEARNT, _RANDOM, _PCA = "scGPT, tiny, trained on these cells", "scGPT, tiny, random weights", "principal components"
 
@@ -80,7 +83,7 @@ def embed_cells(
     table.to_csv(files["embeddings"])
     effects.to_csv(files["perturbed genes"], index=False)
     return html.Chapter(
-        "Cells as vectors", _blocks(train, held_out, table, effects, out / "figures", seconds, seed)
+        "Cells as vectors", _blocks(train, held_out, table, effects, model.config, out / "figures", seconds, seed)
     ), files
 
 
@@ -126,18 +129,20 @@ def _blocks(
     held_out: anndata.AnnData,
     table: pd.DataFrame,
     effects: pd.DataFrame,
+    config: Any,
     folder: Path,
     seconds: float,
     seed: int,
 ) -> list[str]:
     best = str(table["accuracy"].idxmax())
+    size = f"{config.n_layers} layers, {config.width} wide"
     axes = pl.embed(held_out, _TRUTH, key=KEY, seed=seed)
     drawn = pl.perturb(held_out).figure
-    shown = effects.head(8)
-    keep = [c for c in ("perturbation", "shift", "null_mean", "p", "q", "n_cells") if c in shown.columns]
+    shown = effects.head(8).set_index("perturbation")[list(_COLUMNS)]
+    shown = shown.apply(lambda column: column.map(_COLUMNS[str(column.name)].format))
     return [
         html.text(
-            f"A small scGPT (two layers, 48 wide) learnt in {seconds:.0f} seconds on this machine to guess hidden counts of {train.n_obs} cells, "
+            f"A small scGPT ({size}) learnt in {seconds:.0f} seconds on this machine to guess hidden counts of {train.n_obs} cells, "
             f"without seeing a label. Its vectors of the other {held_out.n_obs} cells are compared with principal components of the same "
             "training cells, and with the same network before it learnt anything."
         ),
@@ -157,7 +162,7 @@ def _blocks(
             "Genes can be taken away in silico: the gene's token is deleted from each cell that expresses it, and the cell's vector moves. How far means "
             f"nothing by itself, so {_N_NULL} random genes of like expression are deleted too, and p and q say how unusual a gene is among them."
         ),
-        html.table(shown[keep].set_index(keep[0]).round(4)),
+        html.table(shown),
         html.figure(
             drawn, "Genes by how far their deletion moves the cells that express them.", folder / "perturbed_genes.png"
         ),
