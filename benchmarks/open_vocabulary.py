@@ -16,7 +16,7 @@
   all judged by the same rules on Cell Ontology ids.
 
 Accuracy is of the exact term; Lin similarity and hierarchical F1 are those of sclm.metrics.annotation, PageRank similarity too (it is
-the reward of the graph annotator: report it, do not judge by it). Data sets that are no counts (xin, hnscc) are turned into whole numbers.
+the reward of the graph annotator: report it, do not judge by it). Data sets that are no counts (xin, hnscc, wang, nsclc) are turned into whole numbers.
 Tables go to benchmarks/results. Needs real data: see --data.
 """
 
