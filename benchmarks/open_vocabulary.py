@@ -99,6 +99,29 @@ def interval(rows: pd.DataFrame, ontology, unit: list[str], n: int = 1000) -> di
     return out
 
 
+def differences(rows: pd.DataFrame, ontology, unit: list[str], n: int = 2000) -> pd.DataFrame:
+    """The graph annotator minus each baseline on the same cells, 95 % intervals, drawing whole units again."""
+    parts = {m: part.reset_index(drop=True) for m, part in rows.groupby("method", sort=False)}
+    values = {
+        m: ((part["truth"] == part["answer"]).to_numpy(dtype=float), _lin(part, ontology)) for m, part in parts.items()
+    }
+    unit_of = next(iter(parts.values())).groupby(unit, sort=False).ngroup().to_numpy()
+    size = np.bincount(unit_of).astype(float)
+    draws = np.random.default_rng(0).integers(0, len(size), (n, len(size)))
+    found = []
+    for ours, theirs in itertools.product(parts, parts):
+        if not ours.startswith("celltosg") or theirs.startswith("celltosg"):
+            continue
+        row: dict[str, object] = {"method": ours, "minus": theirs}
+        for name, mine, other in zip(("accuracy", "Lin"), values[ours], values[theirs], strict=True):
+            total = np.bincount(unit_of, mine - other)
+            drawn = total[draws].sum(axis=1) / size[draws].sum(axis=1)
+            row[name] = total.sum() / size.sum()
+            row[f"{name} 95 %"] = "{:.3f}-{:.3f}".format(*np.quantile(drawn, [0.025, 0.975]))
+        found.append(row)
+    return pd.DataFrame(found)
+
+
 def _lin(rows: pd.DataFrame, ontology) -> np.ndarray:
     terms = sorted({t for t in {*rows["truth"], *rows["answer"]} if t in ontology})
     place = {t: i for i, t in enumerate(terms)}
@@ -200,6 +223,11 @@ def unseen(args, ontology, graph) -> None:
             pd.DataFrame(rows),
             f"unseen_{word}{pool}",
         )
+    for pool, some in pools.items():
+        table = differences(some[some["unseen"]], ontology, ["set", "split", "truth"])
+        if len(table):
+            where = " of data sets on which nothing was chosen" if pool else ""
+            show(f"unseen: the graph annotator minus each baseline{where}", table, f"unseen_differences{pool}")
     shares = cells.groupby(["method", "share", "unseen"], sort=False).apply(
         lambda part: pd.Series(judged(part, ontology)), include_groups=False
     )
