@@ -11,7 +11,7 @@ from sclm import datasets, get, models, pl, tl
 from sclm.evidence import softmax
 from sclm.knowledge import Ontology
 from sclm.metrics import annotation, coverage_accuracy, expected_calibration_error
-from sclm.report import embed, generate, html, interface, map_spatial
+from sclm.report import embed, generate, html, interface, map_spatial, open_vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +71,8 @@ def _demo(out: Path, seed: int, say: Callable[[str], None]) -> pd.DataFrame:
         _chapter_cells(shown, out / "figures"),
         _chapter_back_off(backed, ontology, out / "figures"),
     ]
+    chapter, opened = open_vocabulary.name_openly(train, shown, out, seed=seed, say=say)
+    chapters.append(chapter)
     written = generate.write_cells(adata, out, seed=seed, say=say)
     chapters.append(written.chapter)
     chapter, mapped = map_spatial.map_section(written.train, written.held_out, written.model, out, seed=seed, say=say)
@@ -82,6 +84,7 @@ def _demo(out: Path, seed: int, say: Callable[[str], None]) -> pd.DataFrame:
     files = {
         "annotated": out / "pbmc68k_annotated.h5ad",
         "methods": out / "methods.csv",
+        **opened,
         **written.files,
         **mapped,
         **signals,

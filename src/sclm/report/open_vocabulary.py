@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 KEY = "sclm_cell_type"
 _PRESET = "tiny"
+_STAGES: tuple[str, ...] = ("anchor", "align", "reinforce")
 _HELD_OUT = "CL:0000451"  # dendritic cell: a third of these cells
 _TRUTH_ID, _FREE = "cell_type_ontology_term_id", "author_cell_type"
 _EXPLAINED = 2  # cells of each answered type
@@ -56,7 +57,7 @@ def name_openly(
     )
     start = time.perf_counter()
     annotator = models.train(
-        "celltosg", known, label_key=_FREE, graph=graph, preset=_PRESET, progress_bar=False, seed=seed
+        "celltosg", known, label_key=_FREE, graph=graph, preset=_PRESET, stages=_STAGES, progress_bar=False, seed=seed
     )
     seconds = time.perf_counter() - start
     methods: dict[str, Family] = {
