@@ -124,6 +124,17 @@ def test_a_session(folder: Path) -> None:
         },
     )
     assert active["ok"]
+    groups = answered(
+        "read",
+        {
+            "path": active["output"],
+            "result": "pathways",
+            "options": {"groups": True},
+            "sort_by": "p",
+            "ascending": True,
+        },
+    )
+    assert {"group", "name", "p"} <= set(groups["columns"])
     trained = answered(
         "train",
         {"family": "pgl", "paths": [str(folder / "reference.h5ad")], "output": str(folder / "writer"), "arguments": {"obs_keys": ["cell_type"]}, "options": SMALLEST},
@@ -155,6 +166,7 @@ def test_errors_are_answers_and_nothing_is_written(folder: Path) -> None:
         ("models", {"verb": "dance"}, "ValueError", "no model can 'dance'"),
         ("read", {"path": path, "result": "annotate"}, "KeyError", "Run sclm.tl.annotate first"),
         ("read", {"path": path, "result": "anotate"}, "ValueError", "there is no table 'anotate'"),
+        ("read", {"path": path, "result": "annotate", "options": {"group": 1}}, "TypeError", "takes no 'group'; it takes key"),
         ("read", {"path": path, "result": "annotate", "rows": 5000}, "ValueError", "rows must be a whole number from 1 to 50"),
     ]  # fmt: skip
     for name, args, kind, message in cases:

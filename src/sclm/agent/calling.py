@@ -22,7 +22,7 @@ ARGUMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "family": _TEXT, "paths": _NAMES, "output": _TEXT, "arguments": _OBJECT, "options": _OBJECT, "overwrite": {"type": "boolean"},
     },
     "read": {
-        "path": _TEXT, "result": _TEXT, "key": _TEXT, "where": _OBJECT, "sort_by": _TEXT, "ascending": {"type": "boolean"},
+        "path": _TEXT, "result": _TEXT, "key": _TEXT, "options": _OBJECT, "table_key": _TEXT, "mod": _TEXT, "where": _OBJECT, "sort_by": _TEXT, "ascending": {"type": "boolean"},
         "rows": {"type": "integer", "minimum": 1, "maximum": _ROWS},
     },
 }  # fmt: skip
@@ -132,6 +132,9 @@ def do_read(
     path: str,
     result: str,
     key: str | None = None,
+    options: dict[str, Any] | None = None,
+    table_key: str | None = None,
+    mod: str | None = None,
     where: dict[str, Any] | None = None,
     sort_by: str | None = None,
     ascending: bool = False,
@@ -147,6 +150,12 @@ def do_read(
         Name of a table of sclm.get, most often the name of the tool: "annotate", "perturb", "map_spatial", "describe" …
     key
         key_added of that call, where it was not the default.
+    options
+        What else that function takes, such as {"groups": true} for groups instead of cells ("describe", "pathways").
+    table_key
+        Table of a SpatialData.
+    mod
+        Modality of a MuData.
     where
         Only rows with these values, such as {"cell_type": "B cell"}.
     sort_by
@@ -165,7 +174,13 @@ def do_read(
     function = getattr(get, result)
     if not isinstance(rows, int) or not 1 <= rows <= _ROWS:
         raise ValueError(f"rows must be a whole number from 1 to {_ROWS}, found {rows!r}.")
-    table = function(table_of(files.read(path)), **({} if key is None else {"key": key}))
+    given = {**(options or {}), **({} if key is None else {"key": key})}
+    takes = list(inspect.signature(function).parameters)[1:]
+    if unknown := [name for name in given if name not in takes]:
+        raise TypeError(f"the table {result} takes no {unknown[0]!r}; it takes {', '.join(takes)}.")
+    table = function(table_of(files.read(path), table_key, mod), **given)
+    if not hasattr(table, "columns"):
+        raise ValueError(f"{result} is no single table. It is in {path}.")
     if table.shape[1] > _COLUMNS:
         raise ValueError(
             f"{result} is a matrix of {table.shape[0]:,} x {table.shape[1]:,}, which is not read out. It is in {path}."

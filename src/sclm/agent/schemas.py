@@ -159,6 +159,10 @@ def _own(name: str) -> dict[str, Any]:
             required.append(key)
         elif parameter.default is not None:
             properties[key]["default"] = parameter.default
+    if name == "read":
+        from sclm import get
+
+        properties["result"]["enum"] = list(get.__all__)
     head = plain(text.partition("\nParameters\n")[0])
     return _tool(name, head, properties, required)
 

@@ -173,7 +173,8 @@ def _notes(found: Contents) -> list[str]:
 def _unresolved(column: Any) -> list[str]:
     from sclm.knowledge import Ontology
 
-    matches = Ontology.load("cl").resolve_many(column.first)
+    first = [value for value in column.first if value.strip().lower() not in ("", "nan", "none", "na", "unknown")]
+    matches = Ontology.load("cl").resolve_many(first)
     if names := matches.loc[matches["term_id"].isna(), "text"].tolist():
         return [
             f"{column.name} has values that are no Cell Ontology term ({', '.join(map(repr, names))}): they keep their own names."
@@ -209,11 +210,12 @@ def _fit(tool: Signature, found: Contents, needed: dict[str, Any], path: str) ->
             "models": models,
         }
     missing = []
-    if found.counts is None or found.counts.where == "adata.raw":
+    reads_counts = "layer" in takes
+    if reads_counts and (found.counts is None or found.counts.where == "adata.raw"):
         missing.append("raw counts")
-    if found.counts is not None and found.counts.report.kind != "counts" and "invert_log1p" not in takes:
+    elif reads_counts and found.counts.report.kind != "counts" and "invert_log1p" not in takes:  # type: ignore[union-attr]
         missing.append("raw counts (it does not turn log1p values back)")
-    if found.genes.known < _FEW_KNOWN:
+    if reads_counts and found.genes.known < _FEW_KNOWN:
         missing.append("human gene names")
     place = takes.get("spatial_key")
     if place is not None and place.default is not None and not found.places:
@@ -234,7 +236,9 @@ def _fit(tool: Signature, found: Contents, needed: dict[str, Any], path: str) ->
             words.append(f"--{parameter.name.replace('_', '-')} {value}")
     if "reference" in takes:
         words.append("--reference REFERENCE.h5ad" + (" --label-key LABELS" if "label_key" in takes else ""))
-    why = "raw counts and gene names are there" + (", and coordinates" if place is not None and found.places else "")
+    why = ("raw counts and gene names are there" if reads_counts else "it reads no counts") + (
+        ", and coordinates" if place is not None and found.places else ""
+    )
     return {"fits": True, "why": why, "command": " ".join(words), "models": models}
 
 

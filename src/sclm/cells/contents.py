@@ -27,8 +27,9 @@ _ROLES = {
     "clusters": r"leiden|louvain|cluster",
     "batch": r"donor|patient|subject|individual|sample|batch|orig\.ident|dataset|replicate|mouse_id",
     "perturbation": r"perturb|guide|grna|target_gene|knock|treatment|condition|stim",
-    "metadata": r"tissue|disease|assay|^sex$|development_stage|ethnicity|organism|age",
+    "metadata": r"tissue|disease|assay|^sex$|development_stage|ethnicity|organism|(^|_)age($|_)",
 }
+_NUMBERED = {"section", "clusters", "batch"}  # roles whose groups may be whole numbers
 _MAX_VALUES = 2000  # more values than that are no groups
 
 
@@ -288,6 +289,8 @@ def _columns(obs: Any) -> tuple[Column, ...]:
                 continue
             values = obs[name]
             if pd.api.types.is_float_dtype(values) or pd.api.types.is_bool_dtype(values):
+                continue
+            if pd.api.types.is_integer_dtype(values) and role not in _NUMBERED:
                 continue
             counts = values.astype(str)[values.notna()].value_counts()
             if len(counts) > min(_MAX_VALUES, max(2, 0.5 * len(values))):
