@@ -98,6 +98,23 @@ def test_a_receptor_without_spread_says_nothing() -> None:
     assert result.p[0] == 1.0
 
 
+def test_inflation_draws_statistics_to_the_middle_of_their_null() -> None:
+    rng = np.random.default_rng(4)
+    graph = neighbour_graph(rng.random((60, 2)))
+    x, y = rng.normal(size=(60, 20)), rng.normal(size=(60, 20))
+    pairs = np.column_stack([np.arange(20)] * 2)
+    plain = receiver_permutation_test(graph, x, y, pairs, n_permutations=999)
+    by = np.linspace(1, 3, 20)
+    drawn = receiver_permutation_test(graph, x, y, pairs, inflation=by, n_permutations=999)
+    np.testing.assert_allclose(drawn.z, plain.z / by)
+    np.testing.assert_array_equal(drawn.statistic, plain.statistic)
+    assert drawn.p[0] == plain.p[0]
+    assert (np.abs(drawn.p - 0.5) <= np.abs(plain.p - 0.5) + 0.05).all()
+    none = receiver_permutation_test(graph, x, y, pairs, n_permutations=0)
+    assert np.isnan(none.p).all()
+    np.testing.assert_array_equal(none.z, plain.z)
+
+
 def test_many_tests_are_done_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     from sclm.evidence import signals
 
@@ -187,7 +204,8 @@ def test_planted_signals_are_found(strength: float) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_permutations": 0}, "n_permutations must be at least 1, found 0"),
+        ({"n_permutations": -1}, "n_permutations must be at least 0 and inflation at least 1, found -1"),
+        ({"inflation": 0.5}, "found 999 and 0.5"),
         ({"groups": [[0, 0], [0, 0]]}, "must describe the same spots"),
         ({"source": np.ones((4, 1))}, "must describe the same spots"),
     ],

@@ -30,10 +30,10 @@ class SignalTest(NamedTuple):
     statistic
         (n_tests,) float64, sum over edges of the weight times the sender's ligand times the receiver's receptor.
     z
-        (n_tests,) float64, how many standard deviations of the null the statistic lies above its mean, both exact; NaN where
-        the null has no spread.
+        (n_tests,) float64, how many standard deviations of the null the statistic lies above its mean, both exact, divided
+        by the inflation; NaN where the null has no spread.
     p
-        (n_tests,) float64, share of permutations with a statistic at least as large, ``(1 + k) / (1 + n)``.
+        (n_tests,) float64, share of permutations with a statistic at least as large, ``(1 + k) / (1 + n)``; NaN without permutations.
     """
 
     statistic: np.ndarray
@@ -110,6 +110,7 @@ def receiver_permutation_test(
     target: np.ndarray | None = None,
     groups: ArrayLike | None = None,
     strata: ArrayLike | None = None,
+    inflation: ArrayLike = 1.0,
     n_permutations: int = 999,
     seed: int = 0,
     progress: Callable[[int], Any] = lambda done: None,
@@ -138,8 +139,11 @@ def receiver_permutation_test(
         (n_tests, 2) columns of ``source`` and ``target``; the first ones when None.
     strata
         (n,) receivers are permuted within these only, such as section and dominant type.
+    inflation
+        What the distance of a statistic from the mean of its null is divided by, 1 or more, one number or one a test: the spread of z among
+        pairs without a signal, where tissue makes it larger than 1 (genomic control, Devlin & Roeder 1999).
     n_permutations
-        Number of permutations, at least 1; the smallest p is 1 / (1 + n_permutations).
+        Number of permutations, at least 0, which gives no p; the smallest p is 1 / (1 + n_permutations).
     seed
         Of the permutations.
     progress
@@ -152,7 +156,7 @@ def receiver_permutation_test(
     Raises
     ------
     ValueError
-        If shapes do not fit, or there is no permutation.
+        If shapes do not fit, or a number is out of range.
     """
     n = graph.shape[0]
     tested = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
@@ -165,8 +169,11 @@ def receiver_permutation_test(
             f"same tests; found {graph.shape}, {ligand.shape}, {receptor.shape}, {a.shape}, {b.shape}, {tested.shape} and "
             f"{of.shape}."
         )
-    if n_permutations < 1:
-        raise ValueError(f"n_permutations must be at least 1, found {n_permutations}: no result goes without its null.")
+    by = np.broadcast_to(np.asarray(inflation, dtype=np.float64), len(tested))
+    if n_permutations < 0 or (by < 1).any():
+        raise ValueError(
+            f"n_permutations must be at least 0 and inflation at least 1, found {n_permutations} and {by.min(initial=np.inf):g}."
+        )
     code = np.zeros(n, dtype=np.int64) if strata is None else np.unique(strata, return_inverse=True)[1]
     incoming = sp.csr_matrix(graph, dtype=np.float64).T.tocsr()  # (receivers, senders)
     statistic, z, p = (np.empty(len(tested)) for _ in range(3))
@@ -179,9 +186,11 @@ def receiver_permutation_test(
         statistic[rows] = np.einsum("nc,nc->c", u, y)
         mean, sd = _moments(u, y, code)
         with np.errstate(divide="ignore", invalid="ignore"):
-            z[rows] = np.where(sd > 0, (statistic[rows] - mean) / sd, np.nan)
-        least = statistic[rows] - _SLACK * np.maximum(sd, 1e-300)
-        p[rows] = (1 + _exceed(u, y, least, code, n_permutations, seed, progress)) / (1 + n_permutations)
+            z[rows] = np.where(sd > 0, (statistic[rows] - mean) / sd / by[rows], np.nan)
+        least = mean + (statistic[rows] - mean) / by[rows] - _SLACK * np.maximum(sd, 1e-300)
+        p[rows] = np.nan
+        if n_permutations:
+            p[rows] = (1 + _exceed(u, y, least, code, n_permutations, seed, progress)) / (1 + n_permutations)
     return SignalTest(statistic, z, p)
 
 

@@ -63,9 +63,10 @@ def ligrec(
     ``adjust`` were regressed out section by section, and :math:`a`, :math:`b` are the shares of the source group at the sender and
     the target group at the receiver. Under the null the :math:`\hat r` of other receivers of the same section, the same dominant
     group and, at an interface, the same zone take their place; :math:`p = (k + 1) / (n + 1)`, and false discovery rates are
-    those of Benjamini and Hochberg over all tests of the call. On real sections about 5 % of random pairs of expressed genes have
-    p < 0.05 and none passes the false discovery rate, where tests that permute whole spots call up to half of them significant: see
-    the benchmarks.
+    those of Benjamini and Hochberg over all tests of the call. What structure is left shows in pairs of random genes of the same
+    section: where their z scores spread by more than 1, the distance of T from its mean is divided by that spread (genomic control).
+    On real sections about 5 % of random pairs of expressed genes have p < 0.05, where tests that permute whole spots have up to half
+    of them below it: see the benchmarks.
 
     A small p says that two genes are expressed side by side in a way that the covariates do not explain. It does not say that a
     protein was bound, nor, from spots of several cells, which cell of the two spots expressed what.
@@ -127,7 +128,8 @@ def ligrec(
 
     ``.uns["sclm_ligrec"]`` : dict
         The record: parameters, seed, licence and numbers of the pairs, ``groups``, numbers of spots and edges, ``adjusted``,
-        ``warnings``, and ``table``, one row a pair, source and target: ``ligand``, ``receptor``, ``source``, ``target``,
+        ``inflation`` (spread of z among random genes, for each source and target), ``warnings``, and ``table``, one row a pair, source
+        and target: ``ligand``, ``receptor``, ``source``, ``target``,
         ``ligand_mean`` and ``receptor_mean`` (in senders of the source and receivers of the target), ``score`` (mean of
         :math:`l_i r_j` over these edges), ``ratio`` (to the mean over all edges), ``z`` (standard deviations of the null, which are
         known exactly), ``pval``, ``padj``, NaN where not tested. :func:`sclm.get.ligrec` gives it in the order of p,
@@ -213,6 +215,7 @@ def ligrec(
         spots={"used": len(spots.rows), "left_out": int(table.n_obs - len(spots.rows)), "edges": tests.n_edges},
         graph=graph.origin,
         adjusted=np.array(tests.adjusted, dtype=object),
+        inflation=tests.inflation,
         warnings=np.array(warnings, dtype=object),
     )
     results.write(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sclm.knowledge import SignalPairs
 
 _VARIABLE = 2000  # genes behind the principal components
+_RANDOM_GENES = 200
 _GENES_A_COMPONENT = 20  # on a panel of few genes, a component would be one of the genes that are tested
 
 
@@ -26,6 +27,7 @@ class Expression(NamedTuple):
     depth: np.ndarray  # (n,) total counts
     pairs: pd.DataFrame  # of the section: ligand, receptor and what else the table held, in its order
     columns: np.ndarray  # (n_pairs, 2) of the ligand and the receptor in complexes
+    random: sp.csc_matrix  # (n, g) genes at random that enough spots express, for the spread of z without signals
     programmes: np.ndarray  # (n, k) principal components; k is 0 where none were asked for
     found: dict[str, int]  # numbers of pairs
 
@@ -52,7 +54,9 @@ def read_expression(
     where = find_genes(names, source.genes)
     wanted = np.unique([i for i in where.values() if i >= 0]).astype(np.int64)
     parts, depth = [], []
+    seen = np.zeros(source.n_genes, dtype=np.int64)
     for block in source.blocks(rows=rows):
+        seen += block.counts.getnnz(axis=0)
         depth.append(np.asarray(block.counts.sum(axis=1, dtype=np.float64)).ravel())
         parts.append(log_normalise(block.counts)[:, wanted])
     values = sp.vstack(parts, format="csc") if parts else sp.csc_matrix((0, len(wanted)))
@@ -89,9 +93,11 @@ def read_expression(
         for code in np.unique(library):
             own = np.flatnonzero(library == code)
             programmes[own] = principal_components(source, rows[own], n_programmes, seed)
+    chosen = _random_genes(source.genes, seen >= least, seed)
+    random = sp.vstack([log_normalise(block.counts)[:, chosen] for block in source.blocks(rows=rows)], format="csc")
     found = {"listed": len(pairs.table), "measured": int(sum(measured)), "tested": len(table)}
     stacked = sp.hstack([complexes[name] for name in used], format="csc")
-    return Expression(stacked, np.concatenate(depth), table, columns, programmes, found)
+    return Expression(stacked, np.concatenate(depth), table, columns, random, programmes, found)
 
 
 def find_genes(names: list[str], genes: pd.Index) -> dict[str, int]:
@@ -113,6 +119,15 @@ def find_genes(names: list[str], genes: pd.Index) -> dict[str, int]:
         by_identifier = approved.get(symbol or name, -1)
         found[name] = by_identifier if by_identifier >= 0 else capitals.get(name.upper(), -1)
     return found
+
+
+def _random_genes(genes: pd.Index, expressed: np.ndarray, seed: int) -> np.ndarray:
+    """Columns of up to 200 expressed genes, whatever the order of the genes."""
+    names = np.array([str(name) for name in genes])
+    columns = np.flatnonzero(expressed)
+    columns = columns[np.argsort(names[columns], kind="stable")]
+    rng = np.random.default_rng([seed, 1])
+    return rng.choice(columns, min(len(columns), _RANDOM_GENES), replace=False) if len(columns) else columns
 
 
 def _least(columns: list[sp.csc_matrix]) -> sp.csc_matrix:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 _LEAST_EDGES = 10.0  # expected edges from source to target below which a combination says nothing
 _FDR = 0.05
+_RANDOM_PAIRS = 1000
+_LEAST_GENES = 30  # below which the spread among random genes is that of a few
+_NORMAL_95 = 1.6449  # 95th percentile of the normal distribution
+_INFLATED = 1.25  # spread that is told
 _PAIRS = 256  # whose expression is unpacked at a time
 _MEANS = ("ligand_mean", "receptor_mean", "score", "ratio")
 
@@ -27,6 +31,7 @@ class Tested(NamedTuple):
 
     table: pd.DataFrame
     n_edges: int  # each counted once
+    inflation: np.ndarray  # (n_combinations,) spread of z among random genes, 1 or more
     adjusted: list[str]  # what was regressed out
     warnings: list[str]
 
@@ -62,7 +67,8 @@ def table_of_tests(
     else:
         parts.append(expression.programmes)
         adjusted.append(f"{expression.programmes.shape[1]} principal components")
-    scores = adjusted_scores(expression.complexes, np.column_stack(parts), spots.library)  # (m, n_complexes)
+    design = np.column_stack(parts)
+    scores = adjusted_scores(expression.complexes, design, spots.library)  # (m, n_complexes)
 
     combinations, warnings = _with_edges(spots.edges, share, sides)
     n_pairs = len(expression.pairs)
@@ -72,12 +78,15 @@ def table_of_tests(
     tried = np.flatnonzero(expressed >= max(min_share, 1e-9))
     dominant = share.argmax(axis=1) if sides.covariate else np.zeros(len(share), dtype=np.int64)
     strata = np.unique(np.column_stack([spots.library, dominant, spots.zone]), axis=0, return_inverse=True)[1].ravel()
+    random = adjusted_scores(expression.random, design, spots.library)
+    inflation = _inflation(random, spots, share, combinations, strata, seed)
     z, p = np.full(len(pairs), np.nan), np.full(len(pairs), np.nan)
     with tqdm(
         total=len(tried) * n_permutations, desc="ligrec", unit=" statistics", unit_scale=True, delay=2, leave=False
     ) as bar:
         found = receiver_permutation_test(
             spots.edges, scores, scores, pairs[tried], source=share, target=share, groups=groups[tried], strata=strata,
+            inflation=np.repeat(inflation, n_pairs)[tried],
             n_permutations=n_permutations, seed=seed, progress=bar.update,
         )  # fmt: skip
     z[tried], p[tried] = found.z, np.where(np.isfinite(found.z), found.p, np.nan)
@@ -102,7 +111,46 @@ def table_of_tests(
             "padj": benjamini_hochberg(p),
         }
     )
-    return Tested(table, int(spots.edges.nnz // 2), adjusted, warnings)
+    if inflation.max() > _INFLATED:
+        worst = combinations[int(inflation.argmax())]
+        warnings.append(
+            f"Tissue makes random genes lie side by side more than chance does, though {', '.join(adjusted)} were regressed out: their z has "
+            f"a spread of up to {inflation.max():.2f} instead of 1 ({sides.names[worst[0]]} to {sides.names[worst[1]]}). z and p were "
+            "corrected for it, at the cost of power; adjust= with finer labels, such as cell types or domains, may gain some."
+        )
+    return Tested(table, int(spots.edges.nnz // 2), inflation, adjusted, warnings)
+
+
+def _inflation(
+    random: np.ndarray,
+    spots: Spots,
+    share: np.ndarray,
+    combinations: list[tuple[int, int]],
+    strata: np.ndarray,
+    seed: int,
+) -> np.ndarray:
+    """Spread of z among pairs of random genes, (n_combinations,), 1 or more.
+
+    From the 5th to the 95th percentile: it is the tail that decides, and single pairs that belong together do not.
+    """
+    n_genes = random.shape[1]
+    if n_genes < _LEAST_GENES:
+        return np.ones(len(combinations))
+    rng = np.random.default_rng([seed, 2])
+    first = rng.integers(0, n_genes, _RANDOM_PAIRS)
+    second = (first + rng.integers(1, n_genes, _RANDOM_PAIRS)) % n_genes  # another gene
+    pairs = np.column_stack([first, second])
+    found = np.ones(len(combinations))
+    for i, combination in enumerate(combinations):
+        z = receiver_permutation_test(
+            spots.edges, random, random, pairs, source=share, target=share, strata=strata, n_permutations=0,
+            groups=np.tile(combination, (_RANDOM_PAIRS, 1)),
+        ).z  # fmt: skip
+        z = z[np.isfinite(z)]
+        if len(z) >= _RANDOM_PAIRS // 2:
+            low, high = np.quantile(z, [0.05, 0.95])
+            found[i] = max(1.0, float(high - low) / (2 * _NORMAL_95))
+    return found
 
 
 def _with_edges(edges: sp.csr_matrix, share: np.ndarray, sides: Sides) -> tuple[list[tuple[int, int]], list[str]]:
