@@ -21,7 +21,6 @@ SETS = {
     "baron": ("pancreas_baron_human175.h5ad", "cell_type", None, False),
     "xin": ("pancreas_xin674.h5ad", "cell_type", None, True),
     "hnscc": ("hnscc_chetah180.h5ad", "cell_type", None, True),
-    "pbmc10": ("pbmc_10sets_3000.h5ad", "cell_subtype", None, False),
     "wang": ("pancreas_wang501.h5ad", "cell_type", None, True),
     "nsclc": ("nsclc_smartseq300_tpm.h5ad", "cell_type", None, True),
 }
