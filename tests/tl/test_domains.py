@@ -176,6 +176,10 @@ def test_embed_of_spots_writes_vectors_and_a_record(section: ad.AnnData) -> None
     assert entry["tool"] == "embed"
     assert entry["seed"] == 3
     assert entry["neighbours"] == "coordinates"
+    assert entry["domain_hops"] == 2  # and domains of these vectors are those of the model
+    sclm.tl.domains(out, use_rep="X_sclm_graphst", n_domains=4, seed=3)
+    sclm.tl.domains(out, fast(width=16), n_domains=4, seed=3, key_added="direct")
+    np.testing.assert_array_equal(out.obs[KEY], out.obs["direct"])
     assert entry["params"]["spatial_key"] == "spatial"
     assert sclm.get.embed(out, key="X_sclm_graphst").shape == (480, 16)
     again = sclm.tl.embed(out, fast(width=16), seed=3, copy=True)

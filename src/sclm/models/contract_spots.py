@@ -38,11 +38,12 @@ class SpotEncoder(Protocol):
 
     Attributes
     ----------
-    refine
-        Label entropy (0-1) around a spot from which on its domain should be that of the majority; above 1: never.
+    domain_hops
+        Domains are divided by the vectors of a spot beside the means of vectors around it, up to so many hops: 0 where a vector knows its
+        surroundings well enough.
     """
 
-    refine: float
+    domain_hops: int
 
     def embed_spots(
         self, spots: Spots, *, batch_size: int | None = None, seed: int = 0, progress_bar: bool = True

@@ -53,8 +53,8 @@ def domains(
     r"""Divide tissue sections into domains: regions whose spots and surroundings are alike.
 
     Each spot gets a vector that knows its surroundings, from a family that is fitted on the sections at hand; 20 principal components of
-    the vectors (of ``"graphst"``, beside their means over two hops) are divided by a mixture of Gaussians with one covariance. Several sections are divided together, so that a domain
-    has the same name on all of them.
+    the vectors (of ``"graphst"``, beside their means over two hops) are divided by a mixture of Gaussians with one covariance. Several
+    sections are divided together, so that a domain has the same name on all of them.
 
     Domains have no names: they are numbered by size. What they are is told by their markers, by the types of cells in them
     (:func:`sclm.tl.map_spatial`), or by a pathologist.
@@ -112,7 +112,8 @@ def domains(
         A colour a domain.
     ``.uns["sclm_domain"]`` : dict
         The record: model, parameters, seed, ``categories``, ``sizes``, ``n_domains``, ``chosen`` (``"given"`` or ``"stability"``),
-        ``stability`` (table, where the number was chosen), ``refine``, ``n_refined``, ``domain_hops``, ``neighbours`` (``"squidpy"`` or ``"coordinates"``).
+        ``stability`` (table, where the number was chosen), ``refine``, ``n_refined``, ``domain_hops``, ``neighbours`` (``"squidpy"`` or
+        ``"coordinates"``).
     ``.obsp["spatial_connectivities"]``, ``.obsp["spatial_distances"]``, ``.uns["spatial_neighbors"]``
         The graph under squidpy's keys, where it had to be built.
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class GraphSTConfig(SpotConfig):
     """Settings of the graph network; width, weights and learning rate as published, the others chosen on development sections."""
 
-    n_components: int = 50  # of the input; the published network reads the genes themselves
+    n_components: int = 20  # of the input; the published network reads the genes, and 50 components were worse than 20
     width: int = 64  # of a spot's vector
     attention: bool = False  # neighbours weigh as a layer of attention learns; False: all alike, as published
     heads: int = 4  # of attention

@@ -29,6 +29,7 @@ class SpotConfig:
 
     n_genes: int = 1000  # those that vary most for their abundance; more add noise on sections of 3,000 counts a spot
     n_components: int = 20
+    scale_genes: bool = True  # to unit variance; on development sections .32 against .20 where genes keep their own
 
     def __post_init__(self) -> None:
         for name in ("n_genes", "n_components"):
@@ -53,7 +54,7 @@ class SpotFamily(Family):
     counts are taken out of the graph and get NaN. Subclasses implement :meth:`learn` and :meth:`apply`.
     """
 
-    refine: ClassVar[float] = 2.0  # of the labels of domains: never
+    domain_hops: ClassVar[int] = 0
 
     @classmethod
     def ready(cls, **settings: Any) -> Self:

@@ -30,7 +30,7 @@ class Components(NamedTuple):
     genes
         Names of the genes in use, in alphabetical order.
     scale
-        (G,) float32 standard deviation of each gene within libraries; log counts are divided by it and cut at 10.
+        (G,) float32 standard deviation of each gene within libraries, or 1; log counts are divided by it and cut at 10.
     loadings
         (G, k) float32, columns of unit length, the first with most variance. The largest entry of a column is positive.
     variance
@@ -49,7 +49,13 @@ def filled_spots(source: CellSource) -> np.ndarray:
 
 
 def learn_components(
-    source: CellSource, rows: np.ndarray, library: np.ndarray, n_genes: int, n_components: int
+    source: CellSource,
+    rows: np.ndarray,
+    library: np.ndarray,
+    n_genes: int,
+    n_components: int,
+    *,
+    scale_genes: bool = True,
 ) -> Components:
     """Principal components of variable genes within libraries, in three passes and the memory of a block.
 
@@ -66,6 +72,8 @@ def learn_components(
         (n,) int64 number of the section of each of `rows`.
     n_genes, n_components
         At most so many.
+    scale_genes
+        Divide genes by their standard deviation; else they weigh by it.
 
     Raises
     ------
@@ -77,6 +85,8 @@ def learn_components(
             f"A spatial embedding is learnt from the spots of a section, at least {_FEWEST_SPOTS} with counts, found {len(rows)}."
         )
     chosen, scale = _variable(source, rows, library, n_genes)
+    if not scale_genes:
+        scale = np.ones_like(scale)
     size = len(chosen)
     n_libraries = int(library.max()) + 1
     sums, gram = np.zeros((n_libraries, size)), np.zeros((size, size))
