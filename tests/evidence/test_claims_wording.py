@@ -26,7 +26,7 @@ def test_random_descriptions_are_read_back(level: str) -> None:
         if rng.random() < 0.5:
             metadata["disease"] = {"normal": 1.0} if rng.random() < 0.5 else {"COVID-19": 0.7, "normal": 0.3}
         said = Said(
-            identity, str(rng.choice(["kept", "softened"])) if identity else "removed", markers=genes[:cut], n_raised=cut, n_markers=cut + 2,
+            identity, str(rng.choice(["kept", "softened"])) if identity else "removed", markers=genes[:cut], n_raised=cut, n_markers=cut + int(rng.integers(0, 3)),
             genes=genes[cut:], pathways=[(p, float(10 ** -rng.uniform(1.5, 8))) for p in phrases], metadata=metadata,
         )  # fmt: skip
         text = describe_cell(said) if level == "cell" else describe_group(said, "a. b, c", 1200, 0.31)

@@ -33,7 +33,7 @@ class ClaimThresholds:
         A pathway is kept up to this false discovery rate, softened up to this p value.
     """
 
-    cell: tuple[float, float, float, float] = (-0.22, 0.72, 0.74, 1.67)
+    cell: tuple[float, float, float, float] = (-0.43, 0.70, 0.64, 1.77)
     group: tuple[float, float, float, float] = (-1.52, 4.00, 1.56, 0.0)
     keep: float = 0.8
     remove: float = 0.1

@@ -176,6 +176,8 @@ def _counted(said: Said, one: str, many: str) -> str:
     """How many markers are raised: ``"Of 9 known markers of this type, 7 stand out"``."""
     if not said.n_markers:
         return f"Markers of such types {many}"
+    if said.n_markers == said.n_raised == 1:
+        return f"The one known marker of this type {one}"
     if said.n_raised == said.n_markers > 1:
         return f"All {said.n_markers} known markers of this type {many}"
     return f"Of {said.n_markers} known markers of this type, {said.n_raised} {one if said.n_raised == 1 else many}"
@@ -227,7 +229,7 @@ _IDENTITY = [
 ]
 _GENES = [
     re.compile(
-        r"arkers of (?:this type|such types)(?:, \d+)? (?:stands? out|is on|are on)(?::|, among them) (?P<list>.+?)\.(?= [A-Z]|$)"
+        r"arkers? of (?:this type|such types)(?:, \d+)? (?:stands? out|is on|are on)(?::|, among them) (?P<list>.+?)\.(?= [A-Z]|$)"
     ),
     re.compile(r"(?:Further genes|Genes) that set it apart are (?P<list>.+?)\.(?= [A-Z]|$)"),
     re.compile(r"It is set apart by (?P<list>\S+?)\.(?= [A-Z]|$)"),

@@ -122,6 +122,8 @@ class Evidence(Family):
                 if labels[i] or named[i]
             ],
         )
+        if not of_groups:
+            first = _own_choice(first, labels)
         identity = {int(row): i for i, row in enumerate(first["row"])}
         markers = self._markers(judge, view, first)
 
@@ -195,3 +197,17 @@ def _labels(cells: Cells, n: int) -> list[str]:
         value if isinstance(value, str) and value.lower() not in ("", "nan", "unknown") else ""
         for value in cells.obs[LABEL]
     ]
+
+
+def _own_choice(identities: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
+    """A type that the markers of one cell chose is "consistent with" at best: what chose it cannot confirm it.
+
+    Of 3,774 sorted blood cells, two thirds of such names are true and a fifth are a relative's.
+    """
+    own = (identities["verdict"] == "kept").to_numpy() & np.array(
+        [not labels[row] for row in identities["row"]], dtype=bool
+    )
+    out = identities.copy()
+    out.loc[own, "verdict"] = "softened"
+    out.loc[own, "reason"] += "; named by the same markers"
+    return out
