@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +42,8 @@ def mudata(rna: ad.AnnData, name: str = "rna") -> Any:
     mudata = pytest.importorskip("mudata")
     proteins = rna[:, :4].copy()
     proteins.var_names = ["p1", "p2", "p3", "p4"]
-    with mudata.set_options(pull_on_update=False):
+    older = hasattr(mudata, "set_options")  # from 0.4 on nothing is pulled up by itself
+    with mudata.set_options(pull_on_update=False) if older else nullcontext():
         return mudata.MuData({name: rna, "prot": proteins})
 
 
