@@ -10,7 +10,7 @@ regions; spots without one are divided with the others and not scored.
   not scaled, a spot's own components at full weight (though principal components and not a variational autoencoder's); **refined** asks for
   refinement where the label entropy is 0.3 or more.
 
-A memory run embeds simulated spots in a process of its own, whose highest resident memory is printed.
+A memory run embeds simulated spots in a process of its own, whose highest resident memory is printed (Linux).
 
 Needs real data: see --data. Without --data, the memory run alone can be asked for.
 
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -221,6 +220,16 @@ def simulated(n: int, n_genes: int = 2000, seed: int = 0) -> anndata.AnnData:
     return adata
 
 
+def peak(*, reset: bool = False) -> float:
+    """MiB of resident memory at its highest, or of now, from where the highest is counted anew (Linux)."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS" if reset else "VmHWM"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
 def one_run(family: str, n: int, epochs: int) -> None:
     """Embed and divide n spots here, and print what it took."""
     import sclm
@@ -229,14 +238,14 @@ def one_run(family: str, n: int, epochs: int) -> None:
     cls: Any = sclm.models.family_class(family)
     model = cls.ready(max_epochs=epochs) if family == "graphst" else cls.ready()
     sclm.tl.embed(adata[:200].copy(), model, key_added="X")  # imports and compilation
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = peak(reset=True)
     start = time.process_time()
     sclm.tl.embed(adata, model)
     seconds = time.process_time() - start
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    after = peak()
     sclm.tl.domains(adata, use_rep=f"X_sclm_{family}", n_domains=8)
     divided = time.process_time() - start - seconds
-    end = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    end = peak()
     size = (adata.X.data.nbytes + adata.X.indices.nbytes) / 2**20
     rand = adjusted_rand_score(adata.obs["region"], adata.obs["sclm_domain"].astype(str))
     print(
@@ -248,7 +257,7 @@ def one_run(family: str, n: int, epochs: int) -> None:
 def memory(families: list[str], spots: list[int], epochs: int) -> None:
     """A process for each family and number of spots."""
     print(
-        "\n| family | spots | counts, MiB | RSS before, MiB | RSS embedded | RSS divided | CPU s, embed | CPU s, divide | ARI |\n"
+        "\n| family | spots | counts, MiB | RSS before, MiB | peak RSS, embedded | peak RSS, divided | CPU s, embed | CPU s, divide | ARI |\n"
         "|---|---|---|---|---|---|---|---|---|",
         flush=True,
     )

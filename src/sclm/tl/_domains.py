@@ -78,7 +78,7 @@ def domains(
         It mends noisy labels and blurs smooth ones. None: for none, since it helped neither family.
     library_key
         Column of ``.obs`` with the section of each spot, where there are several. Neighbours are of one section, and what differs
-        between whole sections is taken out of the vectors.
+        between whole sections, mean and strength, is taken out of the vectors.
     table_key
         Table of a SpatialData; it is changed in place, nothing else of the SpatialData is.
     mod

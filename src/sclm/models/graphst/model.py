@@ -25,7 +25,6 @@ class Learned(NamedTuple):
     """What the sections have taught."""
 
     components: Components
-    unit: float  # by which components are divided
     network: GraphSTNetwork
 
 
@@ -54,8 +53,7 @@ class GraphST(SpotFamily):
     def learn(self, spots: Ordered, *, batch_size: int | None, seed: int, progress_bar: bool) -> Learned:
         """Fit components and network."""
         components = self.components(spots)
-        unit = float(np.sqrt(components.variance.mean())) or 1.0
-        values = components_of(spots, components) / np.float32(unit)
+        values = components_of(spots, components)
         network = GraphSTNetwork(self.config, values.shape[1], torch.Generator().manual_seed(seed))
         passes = max(1, self.config.max_epochs // _EPOCHS)
         size = batch_size or BLOCK_SPOTS
@@ -67,12 +65,12 @@ class GraphST(SpotFamily):
             GraphSTModule(network, self.config, len(values)), data, max_epochs=-(-self.config.max_epochs // passes),
             seed=seed, precision="32-true", gradient_clip=0.0, progress_bar=progress_bar, **where,
         )  # fmt: skip
-        return Learned(components, unit, network.eval())
+        return Learned(components, network.eval())
 
     @torch.inference_mode()
     def apply(self, learned: Learned, spots: Ordered, *, batch_size: int | None) -> np.ndarray:
         """Vectors Z, (n, width) float32."""
-        values = torch.from_numpy(components_of(spots, learned.components) / np.float32(learned.unit))
+        values = torch.from_numpy(components_of(spots, learned.components))
         out = np.empty((len(values), self.config.width), dtype=np.float32)
         matrices = spread_matrix(spots.graph), neighbour_means(spots.graph)
         for halo in halos(spots.graph, *matrices, batch_size or BLOCK_SPOTS):

@@ -1,4 +1,4 @@
-"""What the families of this folder share: spots in an order of their own, empty ones left out, components within libraries."""
+"""What the families of this folder share: spots in an order of their own, empty ones left out, components on the scale of each library."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def in_order(spots: Spots) -> Ordered:
 
 
 def components_of(spots: Ordered, components: Components) -> np.ndarray:
-    """(n, k) float32 components, each library with mean 0."""
+    """(n, k) float32 components, each library with mean 0 and mean square 1."""
     return project(spots.source, spots.rows, spots.library, components)
 
 

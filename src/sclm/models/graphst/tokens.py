@@ -1,4 +1,4 @@
-"""How a spot is written: principal components of its log counts, learnt block by block, without the means of its section."""
+"""How a spot is written: principal components of its log counts, learnt block by block, on the scale of its section."""
 
 from __future__ import annotations
 
@@ -104,7 +104,11 @@ def learn_components(
 
 
 def project(source: CellSource, rows: np.ndarray, library: np.ndarray, components: Components) -> np.ndarray:
-    """(n, k) float32 components of spots, each library with mean 0 (the spots of one library alone decide its values)."""
+    """(n, k) float32 components of spots, each library with mean 0 and, over all components, mean square 1.
+
+    The spots of one library alone decide its values. Without the second, a section with strong differences gets nearly all domains where
+    several are divided together.
+    """
     place = source.genes.get_indexer(list(components.genes))
     if (place < 0).any():
         raise ValueError(
@@ -115,7 +119,9 @@ def project(source: CellSource, rows: np.ndarray, library: np.ndarray, component
         out[start : start + len(block)] = block @ components.loadings
     for name in np.unique(library):
         own = library == name
-        out[own] -= out[own].mean(axis=0, dtype=np.float64).astype(np.float32)
+        values = out[own].astype(np.float64)
+        values -= values.mean(axis=0)
+        out[own] = values / max(float(np.sqrt(np.mean(values**2))), 1e-12)
     return out
 
 
