@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import logging
 import resource
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -60,18 +61,19 @@ def reinforce(args) -> None:
     steps = {"reinforce_steps": 60, "reinforce_learning_rate": 5e-4}
     rows = []
     for start, options in starts.items():
-        for stages in (("anchor", "align"), ("anchor", "align", "reinforce")):
-            model = sclm.train(
-                "celltosg", adata, label_key="cell_type", preset="small", stages=stages, anchor_epochs=2, seed=0,
-                **options, **steps, **QUIET,
-            )  # fmt: skip
-            card = model.card
-            rows.append(
-                (start, "yes" if "reinforce" in stages else "no", card["held_out_accuracy_of_the_language_model"],
-                 card["held_out_accuracy"], card.get("reinforce mean reward, first and last half", ""),
-                 card.get("reinforce groups without a difference", ""))
-            )  # fmt: skip
-            print(*rows[-1], flush=True)
+        with tempfile.TemporaryDirectory() as folder:  # where the second call goes on after the stages of the first
+            for stages in (("anchor", "align"), ("anchor", "align", "reinforce")):
+                model = sclm.train(
+                    "celltosg", adata, label_key="cell_type", preset="small", stages=stages, anchor_epochs=2, seed=0, folder=folder,
+                    **options, **steps, **QUIET,
+                )  # fmt: skip
+                card = model.card
+                rows.append(
+                    (start, "yes" if "reinforce" in stages else "no", card["held_out_accuracy_of_the_language_model"],
+                     card["held_out_accuracy"], card.get("reinforce mean reward, first and last half", ""),
+                     card.get("reinforce groups without a difference", ""))
+                )  # fmt: skip
+                print(*rows[-1], flush=True)
     columns = [
         "start",
         "GRPO",
