@@ -9,7 +9,7 @@ sclm (the weight of the distance, the numbers of neighbours) were chosen on seed
 ``labels`` and ``fractions``: sections of her2st with a pathologist's labels. The truth is every spot of cancer (invasive or in situ) beside
 another tissue, and the other way round, among spots that have a label; the score is the area under the ROC curve. ``labels`` gives the
 methods the labels themselves after spots were flipped at random, ``fractions`` the share of epithelium that was estimated from the counts
-(stereoscope, published with the data). Nothing was chosen on these sections.
+(stereoscope, published with the data). Settings were chosen on simulations; these sections had been looked at by then.
 """
 
 from __future__ import annotations

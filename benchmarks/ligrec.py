@@ -58,6 +58,8 @@ def sections(folder: Path) -> list[Section]:
         ("breast Visium", "visium_breast_eevee709.h5ad", None),
         ("cortex 151510", "dlpfc151510_500genes.h5ad", "annotation"),
         ("liver cancer", "hcc1_2000genes.h5ad", None),
+        ("CosMx, cells", "cosmx_profast2814.h5ad", "cell_type"),
+        ("Xenium, cells", "xenium_breast_pikachu17136.h5ad", None),
     ):
         path = folder / file
         if path.is_file():
@@ -181,16 +183,16 @@ TESTS = {
 # Tables -----------------------------------------------------------------------------------------------------------------
 
 
-def calibration(found: list[Section], n_pairs: int, draws: int) -> None:
+def calibration(found: list[Section], n_pairs: int, draws: int, names: list[str]) -> None:
     print(
         f"\nfalse positives: {n_pairs:,} random pairs a section, {draws} draws for sclm and 1 for the others, of 500 pairs for the joint permutation "
         "and 200 for squidpy; "
         "% with p < 0.05 (sd over draws) / % passing FDR 0.05"
     )
-    print(f"{'section':<16}{'spots':>7}" + "".join(f"{head:>24}" for head in TESTS), flush=True)
+    print(f"{'section':<16}{'spots':>7}" + "".join(f"{head:>24}" for head in names), flush=True)
     for section in found:
         cells = []
-        for test, most_draws, most_pairs, needs_labels in TESTS.values():
+        for test, most_draws, most_pairs, needs_labels in (TESTS[name] for name in names):
             if section.labels is None and needs_labels:
                 cells.append("-")
                 continue
@@ -348,6 +350,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--pairs", type=int, default=2000)
     parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--tests", nargs="+", choices=TESTS, default=list(TESTS), help="of the calibration")
     parser.add_argument("--sections", nargs="+", help="names of sections, all by default")
     args = parser.parse_args()
     logging.getLogger("sclm").setLevel(logging.ERROR)
@@ -355,7 +358,7 @@ def main() -> None:
     if set(args.parts) - {"speed"}:
         found = [s for s in sections(args.data / "spatial") if not args.sections or s.name in args.sections]
     if "calibration" in args.parts:
-        calibration(found, args.pairs, args.draws)
+        calibration(found, args.pairs, args.draws, args.tests)
     if "interface" in args.parts:
         interface(found, args.pairs, args.draws)
     if "power" in args.parts:

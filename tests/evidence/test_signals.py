@@ -98,6 +98,20 @@ def test_a_receptor_without_spread_says_nothing() -> None:
     assert result.p[0] == 1.0
 
 
+def test_a_target_that_nothing_reaches_says_nothing() -> None:
+    graph = sp.csr_matrix(([1.0, 1.0], ([0, 1], [1, 0])), shape=(4, 4))
+    x = np.arange(4.0)[:, None]
+    target = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    result = receiver_permutation_test(graph, x, x, [[0, 0]], target=target, groups=[[0, 1]], n_permutations=9)
+    strata = receiver_permutation_test(
+        graph, x, x, [[0, 0]] * 2, target=target, groups=[[0, 0], [0, 1]], strata=[0, 0, 1, 1], n_permutations=9
+    )
+    assert np.isnan(result.z[0])
+    assert np.isnan(strata.z[1])
+    assert result.p[0] == strata.p[1] == 1.0
+    assert strata.statistic.tolist() == [0.0, 0.0]
+
+
 def test_inflation_draws_statistics_to_the_middle_of_their_null() -> None:
     rng = np.random.default_rng(4)
     graph = neighbour_graph(rng.random((60, 2)))

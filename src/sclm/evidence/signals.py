@@ -178,19 +178,28 @@ def receiver_permutation_test(
     incoming = sp.csr_matrix(graph, dtype=np.float64).T.tocsr()  # (receivers, senders)
     statistic, z, p = (np.empty(len(tested)) for _ in range(3))
     chunk = max(_WIDTH, _VALUES // max(n, 1) // _WIDTH * _WIDTH)
-    for first in range(0, len(tested), chunk):
-        rows = slice(first, first + chunk)
-        sent = ligand[:, tested[rows, 0]] * a[:, of[rows, 0]]  # (n, c)
-        u = (incoming @ sent) * b[:, of[rows, 1]]
-        y = np.asarray(receptor[:, tested[rows, 1]], dtype=np.float64)
-        statistic[rows] = np.einsum("nc,nc->c", u, y)
-        mean, sd = _moments(u, y, code)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            z[rows] = np.where(sd > 0, (statistic[rows] - mean) / sd / by[rows], np.nan)
-        least = mean + (statistic[rows] - mean) / by[rows] - _SLACK * np.maximum(sd, 1e-300)
-        p[rows] = np.nan
-        if n_permutations:
-            p[rows] = (1 + _exceed(u, y, least, code, n_permutations, seed, progress)) / (1 + n_permutations)
+    received = np.diff(incoming.indptr) > 0
+    for group in np.unique(of[:, 1]):  # tests of one target share their receivers
+        tests = np.flatnonzero(of[:, 1] == group)
+        # Strata without a receiver of the group add nothing, whatever their order: only the others are looked at.
+        used = np.flatnonzero(np.isin(code, code[received & (b[:, group] != 0)]))
+        if not len(used):
+            statistic[tests], z[tests], p[tests] = 0.0, np.nan, 1.0
+            continue
+        edges, own = incoming[used], np.unique(code[used], return_inverse=True)[1]
+        for first in range(0, len(tests), chunk):
+            rows = tests[first : first + chunk]
+            sent = ligand[:, tested[rows, 0]] * a[:, of[rows, 0]]  # (n, c)
+            u = (edges @ sent) * b[used][:, [group]]  # (used, c)
+            y = np.asarray(receptor[used][:, tested[rows, 1]], dtype=np.float64)
+            statistic[rows] = np.einsum("nc,nc->c", u, y)
+            mean, sd = _moments(u, y, own)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                z[rows] = np.where(sd > 0, (statistic[rows] - mean) / sd / by[rows], np.nan)
+            least = mean + (statistic[rows] - mean) / by[rows] - _SLACK * np.maximum(sd, 1e-300)
+            p[rows] = np.nan
+            if n_permutations:
+                p[rows] = (1 + _exceed(u, y, least, own, n_permutations, seed, progress)) / (1 + n_permutations)
     return SignalTest(statistic, z, p)
 
 
@@ -216,8 +225,11 @@ def _exceed(
     """Number of permutations whose statistic is at least ``least``, (c,) int64."""
     n, c = u.shape
     n_blocks = -(-c // _WIDTH)
-    sides = np.zeros((2, n_blocks, n, _WIDTH), dtype=np.float32)
-    for side, values in zip(sides, (u, y), strict=True):
+    receivers = np.flatnonzero((u != 0).any(axis=1)).astype(
+        np.int32
+    )  # of the target group, at the interface: often few
+    senders, scores = (np.zeros((n_blocks, m, _WIDTH), dtype=np.float32) for m in (len(receivers), n))
+    for side, values in ((senders, u[receivers]), (scores, y)):
         for k in range(n_blocks):
             part = values[:, k * _WIDTH : (k + 1) * _WIDTH]
             side[k, :, : part.shape[1]] = part
@@ -232,14 +244,17 @@ def _exceed(
         order = np.empty((m, n), dtype=np.int32)
         for rows in strata:
             order[:, rows] = rng.permuted(np.tile(rows.astype(np.int32), (m, 1)), axis=1)
-        _count(sides[0], sides[1], order, limit, found)
+        _count(senders, scores, np.ascontiguousarray(order[:, receivers]), limit, found)
         progress(m * c)
     return found.ravel()[:c]
 
 
 @per_cell
 def _count(u: np.ndarray, y: np.ndarray, order: np.ndarray, limit: np.ndarray, found: np.ndarray) -> Any:
-    """Add to ``found`` how often each test's permuted sum reaches its limit; blocks of tests in parallel."""
+    """Add to ``found`` how often each test's permuted sum reaches its limit; blocks of tests in parallel.
+
+    ``u`` (n_blocks, receivers, width), ``y`` (n_blocks, n, width), ``order`` (m, receivers): whose score each receiver gets.
+    """
     n_blocks, n, width = u.shape
     for block in numba.prange(n_blocks):
         total = np.zeros(width, np.float32)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _LEAST_EDGES = 10.0  # expected edges from source to target below which a combination says nothing
 _FDR = 0.05
 _RANDOM_PAIRS = 1000
+_FEW = 4  # combinations of groups; for more, half as many pairs each
 _LEAST_GENES = 30  # below which the spread among random genes is that of a few
 _NORMAL_95 = 1.6449  # 95th percentile of the normal distribution
 _INFLATED = 1.25  # spread that is told
@@ -136,18 +137,19 @@ def _inflation(
     n_genes = random.shape[1]
     if n_genes < _LEAST_GENES:
         return np.ones(len(combinations))
+    n_pairs = _RANDOM_PAIRS if len(combinations) <= _FEW else _RANDOM_PAIRS // 2
     rng = np.random.default_rng([seed, 2])
-    first = rng.integers(0, n_genes, _RANDOM_PAIRS)
-    second = (first + rng.integers(1, n_genes, _RANDOM_PAIRS)) % n_genes  # another gene
+    first = rng.integers(0, n_genes, n_pairs)
+    second = (first + rng.integers(1, n_genes, n_pairs)) % n_genes  # another gene
     pairs = np.column_stack([first, second])
     found = np.ones(len(combinations))
     for i, combination in enumerate(combinations):
         z = receiver_permutation_test(
             spots.edges, random, random, pairs, source=share, target=share, strata=strata, n_permutations=0,
-            groups=np.tile(combination, (_RANDOM_PAIRS, 1)),
+            groups=np.tile(combination, (n_pairs, 1)),
         ).z  # fmt: skip
         z = z[np.isfinite(z)]
-        if len(z) >= _RANDOM_PAIRS // 2:
+        if len(z) >= n_pairs // 2:
             low, high = np.quantile(z, [0.05, 0.95])
             found[i] = max(1.0, float(high - low) / (2 * _NORMAL_95))
     return found
