@@ -76,8 +76,8 @@ def main() -> None:
     apart = counts[:300].copy()
     apart.data = apart.data + rng.random(apart.nnz).astype(np.float32) / 2
     enough = np.diff(apart.indptr) >= n_top
-    shown = sparse.diags(np.asarray(apart.sum(axis=0)).ravel() > 0).astype(
-        np.float32
+    shown = sparse.diags(
+        (np.asarray(apart.sum(axis=0)).ravel() > 0).astype(np.float32)
     )  # decoupler leaves other genes out
     difference = np.abs(aucell(apart, (shown @ members).tocsr()) - peer(apart).to_numpy())[enough].max()
 
