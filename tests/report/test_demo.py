@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,11 @@ class Balanced(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+def html_text(page: str) -> str:
+    """The words of a page."""
+    return unescape(re.sub(r"<[^>]+>", "", page))
 
 
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,6 +85,11 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     why = pd.read_csv(tmp_path / "out" / "explanations.csv")
     assert {"gene", "top genes", "random genes"} <= set(why["kind"])
 
+    # Every type in words, and no planted label that stands as a fact.
+    described = pd.read_csv(tmp_path / "out" / "descriptions.csv", index_col="group")
+    assert described.loc["B cell", "text"] in html_text((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    assert re.search(r"of 10 planted ones 0 kept", printed)
+
     # A section with a border, and a planted signal across it.
     signals = pd.read_csv(tmp_path / "out" / "signals.csv")
     assert {"ligand", "receptor", "z", "pval", "padj"} <= set(signals.columns)
@@ -101,7 +112,7 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
 
     figures = sorted(path.name for path in (tmp_path / "out" / "figures").iterdir())
     assert figures == [
-        "agreement.png", "coverage.png", "embedding.png", "embedding_beside_pca.png", "generated.png", "map.png", "map_written.png",
+        "agreement.png", "coverage.png", "descriptions.png", "embedding.png", "embedding_beside_pca.png", "generated.png", "map.png", "map_written.png",
         "perturbed_genes.png", "reliability.png",
     ]  # fmt: skip
 
@@ -126,7 +137,7 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     parser = Balanced()
     parser.feed(page)
     assert not parser.open
-    assert len(parser.sources) == 9  # nine figures, all inside the file
+    assert len(parser.sources) == 10  # ten figures, all inside the file
     assert all(s.startswith("data:image/png;base64,") for s in parser.sources)
     assert "(2 layers, 64 wide)" in page
     columns = ["perturbation", "effect", "null_mean", "z", "p", "q", "n_cells"]

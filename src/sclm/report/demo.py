@@ -11,7 +11,7 @@ from sclm import datasets, get, models, pl, tl
 from sclm.evidence import softmax
 from sclm.knowledge import Ontology
 from sclm.metrics import annotation, coverage_accuracy, expected_calibration_error
-from sclm.report import embed, generate, html, interface, map_spatial, open_vocabulary
+from sclm.report import describe, embed, generate, html, interface, map_spatial, open_vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,6 +77,8 @@ def _demo(out: Path, seed: int, say: Callable[[str], None]) -> pd.DataFrame:
     chapters.append(written.chapter)
     chapter, mapped = map_spatial.map_section(written.train, written.held_out, written.model, out, seed=seed, say=say)
     chapters.append(chapter)
+    chapter, described = describe.describe_groups(adata, out, seed=seed, say=say)
+    chapters.append(chapter)
     chapter, signals = interface.find_signals(adata, out, seed=seed, say=say)
     chapters.append(chapter)
     chapter, embedded = embed.embed_cells(written.train, written.held_out, out, seed=seed, say=say)
@@ -87,6 +89,7 @@ def _demo(out: Path, seed: int, say: Callable[[str], None]) -> pd.DataFrame:
         **opened,
         **written.files,
         **mapped,
+        **described,
         **signals,
         **embedded,
     }
