@@ -43,6 +43,9 @@ class Cell2TextConfig(NeuralConfig):
     cell_tokens: int = 1
     cell_width: int = 128
     cell_dropout: float = 0.2  # of the components, in training
+    # One more token, from the log probabilities of a softmax regression of the types on these components. A small language model from
+    # random weights needs many cells to find what a regression finds at once; with it, it learns when to believe it.
+    type_token: bool = False
     max_genes: int = 2000
     class_weight: float = 0.0  # of heads that name type, tissue and disease beside the text; the paper has none
     # -- what it writes
@@ -60,6 +63,7 @@ class Cell2TextConfig(NeuralConfig):
     weight_decay: float = 0.0
     warmup: float = 0.03
     patience: int = 5
+    final_epochs: int = 0  # more, at half the rates, in which the held-out cells join; small data need all donors
     # -- what was found in training
     labels: tuple[str, ...] = ()
     term_ids: tuple[str, ...] = ()  # "unknown" for labels that are no term
@@ -78,12 +82,12 @@ class Cell2TextConfig(NeuralConfig):
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {
             "width": 32, "layers": 1, "heads": 2, "top_k": 8, "adapter_width": 32, "latents": 4, "latent_layers": 1, "latent_heads": 2,
-            "cell_width": 32, "components": 10, "max_genes": 500, "epochs": 12, "adapter_learning_rate": 5e-3, "lm_learning_rate": 1e-2, "batch_size": 16,
+            "cell_width": 32, "components": 10, "type_token": True, "max_genes": 500, "epochs": 12, "final_epochs": 2, "adapter_learning_rate": 5e-3, "lm_learning_rate": 1e-2, "batch_size": 16,
             "slot_weight": 5.0,
         },
         "small": {
-            "top_k": 32, "adapter_width": 128, "latents": 16, "latent_layers": 2, "epochs": 20, "adapter_learning_rate": 2e-3,
-            "lm_learning_rate": 2e-3, "slot_weight": 5.0, "weight_decay": 0.01, "class_weight": 1.0,
+            "top_k": 32, "adapter_width": 128, "latents": 16, "latent_layers": 2, "epochs": 10, "final_epochs": 3, "components": 200, "type_token": True, "adapter_learning_rate": 2e-3,
+            "lm_learning_rate": 2e-3, "slot_weight": 5.0, "weight_decay": 0.01,
         },
         "llama-3.2-3b": {"base_lm": "hf:meta-llama/Llama-3.2-3B-Instruct", "cell_input": ""},
         "llama-3.2-1b": {
@@ -115,5 +119,7 @@ class Cell2TextConfig(NeuralConfig):
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}.")
+        if self.type_token and self.cell_input != "expression":
+            raise ValueError(f"type_token=True needs cell_input='expression', found {self.cell_input!r}.")
         if self.tune == "lora" and self.base_lm and self.lora_rank < 1:
             raise ValueError(f"lora_rank must be at least 1 where tune='lora', found {self.lora_rank}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,12 +17,13 @@ from sclm.cells import Cells, GeneVocabulary, align, log_normalise
 from sclm.evidence import fit_temperature
 from sclm.knowledge import Ontology
 from sclm.models.cell2text.decoding import Decoder
+from sclm.models.cell2text.inputs import BLOCK, Inputs, cell_width, n_types_read, states_at
 from sclm.models.cell2text.module import Cell2TextModule
 from sclm.models.cell2text.network import Cell2TextNetwork, build_lm
 from sclm.models.cell2text.slots import Slots, pieces_of
 from sclm.models.cell2text.tokens import Batch, CellValues, Writer
 from sclm.models.encoder_novelty import CountSpace
-from sclm.models.handed_encoder import GeneStates, gene_states
+from sclm.models.handed_encoder import GeneStates
 from sclm.models.labels import hold_out, read_labels
 from sclm.nn import WordVocabulary
 from sclm.texts import CellFacts, cell_facts, describe_template, pathway_text
@@ -35,14 +37,11 @@ if TYPE_CHECKING:
     from sclm.models.cell2text.config import Cell2TextConfig
     from sclm.models.encoder import EncoderFamily
     from sclm.models.labels import Labels
+    from sclm.training import FitReport
 
 logger = logging.getLogger(__name__)
 
 _ROW = "__row__"
-_STATE_BYTES = (
-    1 << 30
-)  # states of all cells are kept up to this size, in half precision; beyond, made anew in each epoch
-_BLOCK = 512
 _JUDGED = 4_000  # held-out cells that the answers are judged on
 
 
@@ -101,9 +100,10 @@ def learn(
     values = CellValues.fit(counts[~held], config.components, seed)
     network = Cell2TextNetwork(
         config, lm, encoder_width=encoder.width, cell_width=cell_width(config, encoder, values.components.shape[1]),
-        n_classes=n_classes, seed=seed,
+        n_types=n_types_read(config), n_classes=n_classes, seed=seed,
     )  # fmt: skip
     cells = Inputs(config, encoder, values, source.genes, vocabulary, seed)
+    types = cells.learn_types(counts, labels.codes, ~held)
     states = cells.states_of(source, labels.rows)
     cells.standardise(None if states is None else states.vectors[~held])
     descriptions = [writer.description(pieces_of(f, slots.pathway_texts), config.slot_weight) for f in facts]
@@ -113,19 +113,13 @@ def learn(
     def encode(block: Cells, generator: np.random.Generator) -> Batch:
         at = place[block.obs[_ROW].to_numpy()]
         found = cells.states(block) if states is None else states_at(states, at)
-        return writer.pack(found, cells.values(counts[at], found), [descriptions[i] for i in at], classes[at])
+        return writer.pack(
+            found, cells.values(counts[at], found, types[at]), [descriptions[i] for i in at], classes[at]
+        )
 
     numbered = copy.copy(source)
     numbered.obs = pd.DataFrame({_ROW: np.arange(source.n_cells)}, index=source.obs.index)
-    data = CellDataModule(
-        numbered, encode, batch_size=config.batch_size, rows=labels.rows, validation=labels.rows[held], seed=seed,
-        workers=0,
-    )  # fmt: skip
-    patience = config.patience if held.any() else None
-    report = fit(
-        Cell2TextModule(network, config, writer.before), data, max_epochs=config.epochs, patience=patience,
-        monitor="validation_loss" if held.any() else "training_loss", seed=seed, **training,
-    )  # fmt: skip
+    report = _train(numbered, encode, network, config, writer, labels.rows, labels.rows[held], seed, training)
     network.eval()
 
     judged = np.flatnonzero(held) if held.any() else np.arange(len(held))
@@ -136,6 +130,17 @@ def learn(
         Decoder(network, writer, slots),
     )  # fmt: skip
     truth = labels.codes[judged]
+    beside: dict[str, Any] = {}
+    if config.type_token:
+        beside["held_out_accuracy_of_the_regression"] = round(float((types[judged].argmax(axis=1) == truth).mean()), 4)
+    if config.final_epochs and held.any():
+        rates = {f: getattr(config, f) / 2 for f in ("adapter_learning_rate", "lm_learning_rate")}
+        last = dataclasses.replace(config, epochs=config.final_epochs, **rates)
+        types[:] = cells.learn_types(counts, labels.codes, np.ones(len(held), dtype=bool))
+        if training.get("folder") is not None:
+            training = {**training, "folder": Path(training["folder"]) / "final"}
+        _train(numbered, encode, network, last, writer, labels.rows, labels.rows[:0], seed, training)
+        network.eval()
     space, scale = CountSpace.fit(counts[~held], counts[held], seed)
     config = dataclasses.replace(
         config, temperature=fit_temperature(scores, truth), space_scale=scale, ontology_version=ontology.version,
@@ -150,6 +155,7 @@ def learn(
         "epochs": report.best_epoch,
         "held_out_nats_a_word": round(float(report.best_score), 4),
         "held_out_accuracy": round(float((scores.argmax(axis=1) == truth).mean()), 4),
+        **beside,
         "held_out_accuracy_of_the_majority_type": round(float((truth == majority).mean()), 4),
         "seed": seed,
         "limits": "Writes only types, tissues, donors and pathways that training has seen. What it says of tissue, sex, disease and age "
@@ -160,88 +166,35 @@ def learn(
         "cell_share": values.share,
         "cell_mean": values.mean,
         "cell_components": values.components,
+        "types_weights": cells.types.weights,
+        "types_intercepts": cells.types.intercepts,
         "vector_mean": cells.vector_mean,
         "vector_scale": cells.vector_scale,
     }
     return Learnt(config, vocabulary, network, arrays, card, labels.original)
 
 
-class Inputs:
-    """What the network reads of cells besides text.
-
-    Parameters
-    ----------
-    config, encoder, values
-        Of the model.
-    genes
-        Of the data.
-    vocabulary
-        Genes of the cell token.
-    seed
-        Of what the encoder draws.
-    """
-
-    def __init__(
-        self,
-        config: Cell2TextConfig,
-        encoder: EncoderFamily,
-        values: CellValues,
-        genes: pd.Index,
-        vocabulary: GeneVocabulary,
-        seed: int,
-    ) -> None:
-        self.config, self.encoder, self._values, self.seed = config, encoder, values, seed
-        found = vocabulary.match(genes).ids
-        self.present = np.zeros(len(vocabulary), dtype=bool)
-        self.present[found[found >= 0]] = True
-        self.vector_mean = np.zeros(encoder.width, dtype=np.float32)
-        self.vector_scale = np.ones(encoder.width, dtype=np.float32)
-
-    def standardise(self, vectors: np.ndarray | None) -> None:
-        """Learn mean and spread of the encoder's vectors (n, E); vectors point the same way but for a little."""
-        if vectors is not None and len(vectors):
-            self.vector_mean = vectors.mean(axis=0)
-            self.vector_scale = np.maximum(vectors.std(axis=0), 1e-3)
-
-    def states(self, block: Cells) -> GeneStates:
-        """States of a block."""
-        return gene_states(
-            self.encoder, block, self.config.top_k, hidden_layer=self.config.hidden_layer, seed=self.seed
-        )
-
-    def values(self, counts: sparse.csr_matrix, found: GeneStates) -> np.ndarray:
-        """(B, C) values of the whole cell, C = 0 where none are read."""
-        if self.config.cell_input == "expression":
-            return self._values.of(counts, self.present)
-        if self.config.cell_input == "vector":
-            return (found.vectors - self.vector_mean) / self.vector_scale
-        return np.zeros((counts.shape[0], 0), dtype=np.float32)
-
-    def states_of(self, source: CellSource, rows: np.ndarray) -> GeneStates | None:
-        """States of all cells in half precision; None where they would not fit."""
-        k, width = self.config.top_k, self.encoder.width
-        if len(rows) * k * width * 2 > _STATE_BYTES:
-            return None
-        kept = GeneStates(
-            np.zeros((len(rows), k, width), dtype=np.float16), np.zeros((len(rows), k), dtype=bool),
-            np.zeros((len(rows), width), dtype=np.float32),
-        )  # fmt: skip
-        start = 0
-        for block in source.blocks(_BLOCK, rows=rows):
-            for into, part in zip(kept, self.states(block), strict=True):
-                into[start : start + block.n_cells] = part
-            start += block.n_cells
-        return kept
-
-
-def states_at(states: GeneStates, at: np.ndarray) -> GeneStates:
-    """States of some cells, in single precision."""
-    return GeneStates(states.states[at].astype(np.float32), states.real[at], states.vectors[at])
-
-
-def cell_width(config: Cell2TextConfig, encoder: EncoderFamily, n_components: int) -> int:
-    """C, values of the whole cell."""
-    return {"expression": n_components, "vector": encoder.width, "": 0}[config.cell_input]
+def _train(
+    source: CellSource,
+    encode: Any,
+    network: Cell2TextNetwork,
+    config: Cell2TextConfig,
+    writer: Writer,
+    rows: np.ndarray,
+    held_out: np.ndarray,
+    seed: int,
+    options: dict[str, Any],
+) -> FitReport:
+    """One run, judged on the held-out rows where there are some."""
+    data = CellDataModule(
+        source, encode, batch_size=config.batch_size, rows=rows, validation=held_out, seed=seed, workers=0
+    )
+    watched = len(held_out) > 0
+    return fit(
+        Cell2TextModule(network, config, writer.before), data, max_epochs=config.epochs,
+        patience=config.patience if watched else None, monitor="validation_loss" if watched else "training_loss", seed=seed,
+        configuration={"epochs": config.epochs}, **options,
+    )  # fmt: skip
 
 
 def choose_genes(source: CellSource, rows: np.ndarray, max_genes: int, genes: Any) -> GeneVocabulary:
@@ -347,8 +300,8 @@ def _type_scores(
 ) -> np.ndarray:
     """(n, C) log probabilities of the types of some cells."""
     found = []
-    for start in range(0, len(rows), _BLOCK):
-        part = slice(start, start + _BLOCK)
+    for start in range(0, len(rows), BLOCK):
+        part = slice(start, start + BLOCK)
         these = cells.states(source.read(rows[part])) if states is None else GeneStates(*(a[part] for a in states))
         for first in range(0, len(these.real), 64):
             few = GeneStates(*(a[first : first + 64] for a in these))

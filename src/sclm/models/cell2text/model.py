@@ -16,10 +16,11 @@ from sclm.evidence import claim_table, faithfulness, softmax
 from sclm.models.cell2text.checking import checked_texts, statements_of
 from sclm.models.cell2text.config import Cell2TextConfig
 from sclm.models.cell2text.decoding import Decoder
-from sclm.models.cell2text.fitting import Inputs, cell_width, class_sizes, learn
+from sclm.models.cell2text.fitting import class_sizes, learn
+from sclm.models.cell2text.inputs import Inputs, cell_width, n_types_read
 from sclm.models.cell2text.network import Cell2TextNetwork, build_lm
 from sclm.models.cell2text.slots import Slots
-from sclm.models.cell2text.tokens import CellValues, Writer
+from sclm.models.cell2text.tokens import CellValues, TypeRegression, Writer
 from sclm.models.contract import Annotation, Description
 from sclm.models.encoder_novelty import CountSpace
 from sclm.models.handed_encoder import pack_encoder, require_encoder, unpack_encoder
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from sclm.models.encoder import EncoderFamily
 
 _TOGETHER = 64  # cells that the language model writes about at a time
-_OURS = ("cell_", "vector_", "space_")
+_OURS = ("cell_", "types_", "vector_", "space_")
 
 
 class Cell2Text(NeuralFamily):
@@ -53,7 +54,7 @@ class Cell2Text(NeuralFamily):
     encoder
         The frozen encoder.
     arrays
-        What is usual of the training cells: ``cell_*``, ``vector_*``, ``space_*``.
+        What is usual of the training cells: ``cell_*``, ``types_*``, ``vector_*``, ``space_*``.
     """
 
     network: Cell2TextNetwork
@@ -179,7 +180,7 @@ class Cell2Text(NeuralFamily):
         words = WordVocabulary(json.loads(arrays["words"].tobytes())) if "words" in arrays else None
         network = Cell2TextNetwork(
             config, build_lm(config, words, seed=0), encoder_width=encoder.width,
-            cell_width=cell_width(config, encoder, arrays["cell_components"].shape[1]), n_classes=class_sizes(config),
+            cell_width=cell_width(config, encoder, arrays["cell_components"].shape[1]), n_types=n_types_read(config), n_classes=class_sizes(config),
         )  # fmt: skip
         state = {k.removeprefix("network."): v for k, v in arrays.items() if k.startswith("network.")}
         load_own_state(network, {name: torch.tensor(array) for name, array in state.items()})
@@ -227,6 +228,7 @@ class Cell2Text(NeuralFamily):
             values = CellValues(*(self._arrays[f"cell_{name}"] for name in CellValues._fields))
             inputs = Inputs(self.config, self.encoder, values, genes, self.vocabulary, 0)
             inputs.vector_mean, inputs.vector_scale = self._arrays["vector_mean"], self._arrays["vector_scale"]
+            inputs.types = TypeRegression(self._arrays["types_weights"], self._arrays["types_intercepts"])
             self._last = genes, match, inputs
         return self._last[1:]
 

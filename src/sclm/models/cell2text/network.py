@@ -35,6 +35,8 @@ class Cell2TextNetwork(torch.nn.Module):
         E.
     cell_width
         Values of the whole cell that are read; 0 for none.
+    n_types
+        K log probabilities of types that stand behind these values; 0 for no token of the type.
     n_classes
         Classes of each head (cell type, tissue, disease); heads are only made where ``class_weight`` is above 0.
     seed
@@ -48,6 +50,7 @@ class Cell2TextNetwork(torch.nn.Module):
         *,
         encoder_width: int,
         cell_width: int,
+        n_types: int = 0,
         n_classes: Sequence[int] = (),
         seed: int = 0,
     ) -> None:
@@ -74,6 +77,11 @@ class Cell2TextNetwork(torch.nn.Module):
                     dropout=config.cell_dropout,
                     rms=rms,
                 )
+            self.types: torch.nn.Sequential | None = None
+            if n_types:
+                self.types = torch.nn.Sequential(torch.nn.Linear(n_types, lm.width), torch.nn.LayerNorm(lm.width))
+                torch.nn.init.constant_(self.types[1].weight, rms)
+            self.cell_width = cell_width
             self.heads = torch.nn.ModuleList()
             if config.class_weight > 0:
                 features = lm.width + (config.cell_width if cell_width else 0)
@@ -88,9 +96,11 @@ class Cell2TextNetwork(torch.nn.Module):
         parts = [genes]
         pooled = genes.mean(dim=1)
         if self.cell is not None:
-            token, hidden = self.cell(batch.cell)
+            token, hidden = self.cell(batch.cell[:, : self.cell_width])
             parts.append(token)
             pooled = torch.cat([pooled, hidden], dim=-1)
+        if self.types is not None:
+            parts.append(self.types(batch.cell[:, self.cell_width :])[:, None])  # (B, K) → (B, 1, D)
         if len(before):
             text = self.lm.embed_ids(before[None].expand(len(genes), -1))
             parts.insert(0, text.to(genes.dtype))

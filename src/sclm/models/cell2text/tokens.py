@@ -30,6 +30,7 @@ SYSTEM = (
 USER = "Gene expression embeddings: "
 ASK = "Description:"
 _MARK = "<<genes>>"
+_LEAST = -8.0  # log probability
 _CLIP, _SPREAD = 10.0, 3.0  # of the values of a cell: bounds, and standard deviation of the first
 
 
@@ -143,7 +144,7 @@ class Writer:
 
 
 class CellValues(NamedTuple):
-    """Principal components of a cell's log-normalised counts.
+    r"""Principal components of a cell's log-normalised counts.
 
     Attributes
     ----------
@@ -152,7 +153,8 @@ class CellValues(NamedTuple):
     mean
         (G,) float32 of log-normalised counts (counts per 10,000 of these genes).
     components
-        (G, C) float32: axes, by one number so scaled that the first component of training cells has standard deviation 3.
+        (G, C) float32: axes, so scaled that component j of training cells has standard deviation :math:`3 \sqrt{\sigma_j / \sigma_1}`:
+        between components as they are, of which the first drown the rest, and all alike, where noise does.
     """
 
     share: np.ndarray
@@ -170,8 +172,10 @@ class CellValues(NamedTuple):
         n = max(1, min(n, *(side - 1 for side in normal.shape)))
         with threadpool_limits(1, user_api="blas"):  # thin matrices: threads would wait for each other
             found = PCA(n, svd_solver="arpack", random_state=np.random.RandomState(seed)).fit(normal)
-        spread = max(float(np.sqrt(found.explained_variance_[0])), 1e-6)
-        parts = (total / max(total.sum(), 1), found.mean_, found.components_.T * (_SPREAD / spread))
+        spread = np.maximum(np.sqrt(np.maximum(found.explained_variance_, 0)), 1e-3)
+        parts = (
+            total / max(total.sum(), 1), found.mean_, found.components_.T * (_SPREAD / np.sqrt(spread * spread[0])),
+        )  # fmt: skip
         return cls(*(np.ascontiguousarray(part, dtype=np.float32) for part in parts))
 
     def of(self, counts: sparse.csr_matrix, present: np.ndarray) -> np.ndarray:
@@ -180,3 +184,55 @@ class CellValues(NamedTuple):
         normal = log_normalise(counts, 1e4 * max(depth, 1e-6))
         values = normal @ self.components - (self.mean * present) @ self.components
         return np.clip(values, -_CLIP, _CLIP).astype(np.float32)
+
+
+class TypeRegression(NamedTuple):
+    """Softmax regression of cell types on the components of a cell, for the token of the type.
+
+    Attributes
+    ----------
+    weights, intercepts
+        (K, C) and (K,) float32.
+    """
+
+    weights: np.ndarray
+    intercepts: np.ndarray
+
+    @classmethod
+    def fit(cls, values: np.ndarray, codes: np.ndarray, n_types: int) -> TypeRegression:
+        """Learn from values (n, C) and types (n,); a type without a cell is as improbable as can be."""
+        from sklearn.linear_model import LogisticRegression
+        from threadpoolctl import threadpool_limits
+
+        weights = np.zeros((n_types, values.shape[1]), dtype=np.float32)
+        intercepts = np.full(n_types, _LEAST, dtype=np.float32)
+        there = np.unique(codes)
+        if len(there) < 2:
+            intercepts[there] = 0
+            return cls(weights, intercepts)
+        with threadpool_limits(1, user_api="blas"):
+            found = LogisticRegression(C=0.3, max_iter=200, tol=1e-3).fit(values.astype(np.float64), codes)
+        if len(there) == 2:  # one row for two types
+            weights[there] = np.concatenate([-found.coef_, found.coef_]) / 2
+            intercepts[there] = np.concatenate([-found.intercept_, found.intercept_]) / 2
+        else:
+            weights[there], intercepts[there] = found.coef_, found.intercept_
+        return cls(weights, intercepts)
+
+    def log_probs(self, values: np.ndarray) -> np.ndarray:
+        """(n, K) float32 log probabilities of values (n, C), at least -8."""
+        scores = values.astype(np.float64) @ self.weights.T.astype(np.float64) + self.intercepts
+        scores -= np.logaddexp.reduce(scores, axis=1, keepdims=True)
+        return np.maximum(scores, _LEAST).astype(np.float32)
+
+    @classmethod
+    def of_others(cls, values: np.ndarray, codes: np.ndarray, n_types: int, seed: int) -> np.ndarray:
+        """(n, K) log probabilities of each cell by a regression that has not seen it, in five parts.
+
+        A language model that is shown what the regression says of its own training cells would learn never to doubt it.
+        """
+        part = np.random.default_rng([seed, 17]).permutation(len(codes)) % min(5, len(codes))
+        found = np.zeros((len(codes), n_types), dtype=np.float32)
+        for i in np.unique(part):
+            found[part == i] = cls.fit(values[part != i], codes[part != i], n_types).log_probs(values[part == i])
+        return found
