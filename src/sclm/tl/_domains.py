@@ -65,7 +65,7 @@ def domains(
         Spots or cells with raw counts, and coordinates in ``.obsm``; CSR, CSC or dense, in memory, a view, backed or Dask. Or a
         SpatialData, with ``table_key``, or a MuData. The graph of squidpy in ``.obsp["spatial_connectivities"]`` is used where it is there.
     model
-        Family that gives spots vectors: ``"hop-mean"`` (None; means over neighbours, the better one in our comparison) or ``"graphst"``
+        Family that gives spots vectors: ``"hop-mean"`` (None; means over neighbours, in our comparison as good and far faster) or ``"graphst"``
         (a graph network, which is fitted first), or such a model.
     n_domains
         Number of domains, from 2. None: from 2 to 15, the largest whose divisions of subsamples agree nearly as well as those of
