@@ -147,10 +147,11 @@ def learn(
         encoder=encoder.family,
     )  # fmt: skip
     majority = np.bincount(labels.codes[~held]).argmax()
+    joined = ", and joined in the last ones" if config.final_epochs and held.any() else ""
     card = {
         "data": f"{len(held):,} labelled cells, {len(vocabulary):,} genes beside the encoder's, {len(labels.labels)} types",
         "split": f"{int(held.sum()):,} cells held out, "
-        + (f"whole batches of {batch_key}" if by_batch else "drawn within each type") + "; they also chose the epoch",
+        + (f"whole batches of {batch_key}" if by_batch else "drawn within each type") + f"; they also chose the epoch{joined}",
         "encoder": f"{encoder.family}, sha256 {encoder.provenance()['sha256'][:16]}, frozen",
         "epochs": report.best_epoch,
         "held_out_nats_a_word": round(float(report.best_score), 4),

@@ -79,8 +79,9 @@ class Cell2TextNetwork(torch.nn.Module):
                 )
             self.types: torch.nn.Sequential | None = None
             if n_types:
-                self.types = torch.nn.Sequential(torch.nn.Linear(n_types, lm.width), torch.nn.LayerNorm(lm.width))
-                torch.nn.init.constant_(self.types[1].weight, rms)
+                norm = torch.nn.LayerNorm(lm.width)
+                torch.nn.init.constant_(norm.weight, rms)
+                self.types = torch.nn.Sequential(torch.nn.Linear(n_types, lm.width), norm)
             self.cell_width = cell_width
             self.heads = torch.nn.ModuleList()
             if config.class_weight > 0:
