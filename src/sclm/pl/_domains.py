@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -138,7 +138,7 @@ def _matched(labels: pd.Categorical, found: pd.Categorical, colours: dict[str, s
     out = {
         labels.categories[i]: colours[found.categories[k]] for i, k in zip(rows, columns, strict=True) if shared[i, k]
     }
-    spare = [to_hex(colour) for colour in colormaps["tab20b"].colors]
+    spare = [to_hex(colormaps["tab20b"](i)) for i in range(20)]
     left = [name for name in labels.categories if name not in out]
     out |= {name: spare[7 * i % len(spare)] for i, name in enumerate(left)}  # neighbours in that list look alike
     return out
@@ -159,6 +159,7 @@ def _entropy(libraries: list[Library], values: np.ndarray, size: float, n_column
         known = np.flatnonzero(np.isfinite(own))
         circles = draw_spots(ax, lib, known, size, array=own[known], cmap="magma_r")
         circles.set_clim(0, 1)
-    height = float(np.clip(2.2 / axes[0].figure.get_figheight(), 0.1, 0.8))
-    axes[0].figure.colorbar(circles, ax=axes, label="label entropy", shrink=height, aspect=18, pad=0.02)
+    figure: Any = axes[0].figure
+    height = float(np.clip(2.2 / figure.get_figheight(), 0.1, 0.8))
+    figure.colorbar(circles, ax=axes, label="label entropy", shrink=height, aspect=18, pad=0.02)
     return np.array(axes, dtype=object)
