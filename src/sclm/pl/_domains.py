@@ -83,7 +83,8 @@ def domains(
         colours = _stored(adata, label_key, labels) or _matched(labels, found, columns[0][1])
         columns.append((labels, colours, ""))
         titles = ["domains", f"{label_key} (ARI {_agreement(found[shown], labels[shown]):.2f})"]
-    names, faces = [], []
+    names: list[str] = []
+    faces: list[str] = []
     for values, colours, prefix in columns:
         counts = values[shown].value_counts()
         listed = [name for name in values.categories if counts.get(name, 0) > 0]
