@@ -39,6 +39,12 @@ def test_nothing_heavy_is_loaded(code: str) -> None:
     assert loaded_after(code).isdisjoint(HEAVY)
 
 
+def test_help_of_the_command_waits_for_nothing() -> None:
+    assert loaded_after("from sclm.cli import main\nmain(['--help'])").isdisjoint(
+        {*HEAVY, "numpy", "pandas", "scipy", "numba"}
+    )
+
+
 def test_import_alone_needs_the_standard_library_only() -> None:
     bare = loaded_after("")
     third_party = loaded_after("import sclm") - bare - set(sys.stdlib_module_names)

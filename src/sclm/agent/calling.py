@@ -6,7 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from sclm.agent.schemas import ANALYSIS, GROUPS, OWN, members
-from sclm.calls.running import EXPECTED
+from sclm.calls.signatures import EXPECTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,8 +5,15 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from sclm.calls.running import tool_names
-from sclm.calls.signatures import Parameter, Signature, described, plain, request_parameters, signature
+from sclm.calls.signatures import (
+    Parameter,
+    Signature,
+    described,
+    plain,
+    request_parameters,
+    signature,
+    tool_names,
+)
 
 # Tools of `sclm.tl` that share a name here, so that an agent reads twelve descriptions at most. A tool without a group has its own name.
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sclm.calls.checking import check
-    from sclm.calls.running import run, tool_names
-    from sclm.calls.signatures import Parameter, Signature, signature, summary
+    from sclm.calls.running import run
+    from sclm.calls.signatures import Parameter, Signature, signature, summary, tool_names
     from sclm.calls.training import train
 
 _HOME = {
@@ -22,7 +22,7 @@ _HOME = {
     "run": "running",
     "signature": "signatures",
     "summary": "signatures",
-    "tool_names": "running",
+    "tool_names": "signatures",
     "train": "training",
 }
 

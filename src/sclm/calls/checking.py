@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sclm.calls import files
-from sclm.calls.running import tool_names
-from sclm.calls.signatures import Signature, signature
+from sclm.calls.signatures import Signature, signature, tool_names
 from sclm.cells.containers import is_mudata, is_spatialdata, table_of
 from sclm.cells.contents import Contents, contents
 from sclm.cells.counts import describe

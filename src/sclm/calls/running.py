@@ -9,24 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from sclm.calls import arguments as said
 from sclm.calls import brief, files
-from sclm.calls.signatures import signature
+from sclm.calls.signatures import signature, tool_names
 from sclm.cells.containers import table_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-# What a user or an agent can mend; anything else is a mistake of ours and keeps its traceback.
-EXPECTED = (ValueError, TypeError, LookupError, OSError, ImportError, ArithmeticError, RuntimeError, MemoryError)
-_NO_CALL = {"request"}  # a table, made on the way to `generate`
 _STREAMED = 20_000  # cells from which on generated cells go to disk while they are made
-
-
-def tool_names() -> list[str]:
-    """Tools that can be called on files, sorted: all of ``sclm.tl`` that write into cells or make them."""
-    from sclm import tl
-
-    return sorted(set(tl.__all__) - _NO_CALL)
 
 
 def run(

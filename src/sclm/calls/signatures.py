@@ -9,6 +9,9 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+# What a user or an agent can mend; anything else is a mistake of ours and keeps its traceback.
+EXPECTED = (ValueError, TypeError, LookupError, OSError, ImportError, ArithmeticError, RuntimeError, MemoryError)
+_NO_CALL = {"request"}  # a table, made on the way to `generate`
 REQUIRED = inspect.Parameter.empty
 KINDS = ("text", "whole", "number", "flag", "names", "texts", "cells", "request")
 # Where a file says it: the data are the input, a copy is the output. `path` of generate is the output as well.
@@ -66,6 +69,13 @@ class Signature(NamedTuple):
     details: str
     reads: bool
     parameters: tuple[Parameter, ...]
+
+
+def tool_names() -> list[str]:
+    """Tools that can be called on files, sorted: all of ``sclm.tl`` that write into cells or make them."""
+    from sclm import tl
+
+    return sorted(set(tl.__all__) - _NO_CALL)
 
 
 def summary(tool: str) -> str:

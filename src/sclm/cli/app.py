@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sclm.calls.signatures import summary
+from sclm.calls.signatures import summary, tool_names
 
 # Commands that are no tool, in the order of a first session; the tools come between `check` and `train`.
 _BEFORE, _AFTER = ("demo", "check"), ("train", "models", "mcp")
@@ -18,7 +18,7 @@ class Commands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """All names."""
-        return [*_BEFORE, *(tool.replace("_", "-") for tool in _tools()), *_AFTER]
+        return [*_BEFORE, *(tool.replace("_", "-") for tool in tool_names()), *_AFTER]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command, made now; in a list of commands, one that only knows its help."""
@@ -27,7 +27,7 @@ class Commands(TyperGroup):
 
             return _command(cmd_name, getattr(own, cmd_name))
         tool = cmd_name.replace("-", "_")
-        if tool not in _tools():
+        if tool not in tool_names():
             return None
         if ctx.meta.get("sclm.listing"):
             return _command(cmd_name, _only_help(summary(tool)))
@@ -68,12 +68,6 @@ def _root(
     ] = False,
 ) -> None:
     """Single-cell language models for Scanpy users: files of cells in (h5ad, zarr), files of cells out."""
-
-
-def _tools() -> list[str]:
-    from sclm import tl
-
-    return sorted(set(tl.__all__) - {"request"})
 
 
 def _command(name: str, function: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sclm.calls.running import EXPECTED
+from sclm.calls.signatures import EXPECTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

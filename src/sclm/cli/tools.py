@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from sclm.calls.running import run
 from sclm.calls.signatures import Parameter, Signature, request_parameters, signature
 from sclm.cli import output
 
@@ -34,6 +33,8 @@ def tool_command(name: str) -> Any:
         overwrite, as_json, verbose = (values.pop(key) for key in _EVERYWHERE)
         path, out = values.pop("path", None), values.pop("out")
         arguments = _arguments(about, values)
+        from sclm.calls.running import run
+
         output.answer(
             lambda: run(name, path, out, arguments, overwrite=overwrite),
             output.of_run,

@@ -47,7 +47,7 @@ def annotate(
     """
     import matplotlib.pyplot as plt
 
-    results.read(adata, key, "annotate")
+    record = results.read(adata, key, "annotate")
     name, points = _coordinates(adata, basis)
     size = float(np.clip(60_000 / adata.n_obs, 1, 40)) if size is None else size
     labels = pd.Categorical(adata.obs[key])
@@ -79,7 +79,10 @@ def annotate(
     dots = axes[1].scatter(
         *points[drawn].T, s=size, c=confidence[drawn], cmap="viridis", vmin=0, vmax=1, linewidths=0, rasterized=True
     )
-    figure.colorbar(dots, ax=axes[1], label="calibrated confidence", shrink=0.7)
+    said = (
+        "calibrated confidence" if record.get("calibrated", True) else "confidence, not calibrated"
+    )  # of another method
+    figure.colorbar(dots, ax=axes[1], label=said, shrink=0.7)
     axes[1].set_title("confidence")
     for ax in axes:
         ax.set(
