@@ -70,7 +70,7 @@ def choose_cells(
 
     def take(share: float, values: pd.Series | None, cap: Callable[[str, int], float]) -> None:
         if values is not None:
-            chosen = _balanced(values.astype(str).to_numpy(), round(share * n_cells), cap, left, rng)
+            chosen = _balanced(np.array([str(v) for v in values]), round(share * n_cells), cap, left, rng)
             left[chosen] = False
 
     if tissue in obs:
