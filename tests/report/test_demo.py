@@ -112,8 +112,8 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
 
     figures = sorted(path.name for path in (tmp_path / "out" / "figures").iterdir())
     assert figures == [
-        "agreement.png", "coverage.png", "descriptions.png", "embedding.png", "embedding_beside_pca.png", "generated.png", "map.png", "map_written.png",
-        "perturbed_genes.png", "reliability.png",
+        "agreement.png", "coverage.png", "descriptions.png", "embedding.png", "embedding_beside_pca.png", "generated.png",
+        "interface.png", "interface_profile.png", "map.png", "map_written.png", "pair.png", "perturbed_genes.png", "reliability.png",
     ]  # fmt: skip
 
     # A section of held-out cells, mapped with both references: nearer to the truth than any one composition for all spots.
@@ -137,7 +137,7 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     parser = Balanced()
     parser.feed(page)
     assert not parser.open
-    assert len(parser.sources) == 10  # ten figures, all inside the file
+    assert len(parser.sources) == len(figures)  # all inside the file
     assert all(s.startswith("data:image/png;base64,") for s in parser.sources)
     assert "(2 layers, 64 wide)" in page
     columns = ["perturbation", "effect", "null_mean", "z", "p", "q", "n_cells"]

@@ -14,7 +14,18 @@ if TYPE_CHECKING:
     from sclm.cells import Cells, CellSource, GeneMatch
     from sclm.evidence import Checker, PlausibilityGuard
 
-VERBS = ("annotate", "generate", "log_likelihood", "map", "embed", "embed_spots", "perturb", "respond", "translate", "describe")
+VERBS = (
+    "annotate",
+    "generate",
+    "log_likelihood",
+    "map",
+    "embed",
+    "embed_spots",
+    "perturb",
+    "respond",
+    "translate",
+    "describe",
+)
 
 
 class Annotation(NamedTuple):

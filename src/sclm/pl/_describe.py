@@ -120,8 +120,9 @@ def described_groups(
 
 
 def _lines(text: str) -> list[str]:
-    # q values stay in one piece: textwrap breaks at plain spaces only
-    return textwrap.wrap(re.sub(r" (?=[=<]|%)|(?<=[=<]) ", "\N{NO-BREAK SPACE}", text), _WIDTH)
+    # q values and HLA-DQB1 stay in one piece: lines break at plain spaces only
+    whole = re.sub(r" (?=[=<]|%)|(?<=[=<]) ", "\N{NO-BREAK SPACE}", text)
+    return textwrap.wrap(whole, _WIDTH, break_on_hyphens=False)
 
 
 def _write(axes: Any, name: str, row: pd.Series, lines: list[str]) -> None:

@@ -23,7 +23,7 @@ FOUNDATION: dict[str, Any] = {"flags": 2}
 KINDS: dict[str, dict[str, Any]] = {
     "foundation": FOUNDATION,
     "old": {"input_norm": "batch", "classes": ("0",), "flags": 2},
-    "annotation": {"classes": tuple("0123"), "mvc": "none"},
+    "annotation": {"classes": tuple("0123"), "mvc": "none", "cls_value": 0.0},
     "integration": {
         "classes": ("0",), "input_norm": "domain", "batches": ("0", "1", "2"), "batch_labels": True,
         "zero_probability": True, "adversary": True, "include_zeros": True, "cls_value": 0.0,

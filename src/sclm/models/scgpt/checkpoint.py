@@ -225,7 +225,9 @@ def read_settings(settings: dict[str, Any], tensors: dict[str, torch.Tensor], n_
         options |= {"values": "log", "objective": "perturbation"}
         options["affine_activation"] = str(settings.get("decoder_activation") or "none").lower()
         options["adaptive_bias"] = bool(settings.get("decoder_adaptive_bias", False))
-    if options["classes"]:  # fine-tuned models read 0 at <cls>
+    if (
+        len(options["classes"]) > 1
+    ):  # an annotation model: it reads 0 at <cls>; every other file has a head of one class
         cls_value = 0.0
     if options["batch_labels"] or options.get("input_norm") == "domain":  # as they are fine-tuned and used
         options["include_zeros"], cls_value = True, 0.0

@@ -33,7 +33,7 @@ def class_probabilities(model: ScGPT, cells: Cells) -> pd.DataFrame:
     TypeError
         If the model has no such head.
     """
-    if not model.config.classes:
+    if len(model.config.classes) < 2:  # every published file has a head; that of one class has learnt nothing
         raise TypeError("This model has no head of classes. Load an annotation checkpoint of scGPT.")
     tokens = model.tokenise(cells)
     out = np.full((len(tokens.ids), len(model.config.classes)), np.nan, dtype=np.float32)

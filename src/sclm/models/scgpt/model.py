@@ -314,7 +314,7 @@ class ScGPT(EncoderFamily):
         The latter are numbers until :meth:`name_classes`; names of types get their terms of the Cell Ontology. Nothing has calibrated
         their probabilities, and novelty is NaN, since the reference is not known. ValueError if the model names no cells.
         """
-        if self.head is not None or not self.config.classes:
+        if self.head is not None or len(self.config.classes) < 2:
             return super().annotate(cells)
         found = self.class_probabilities(cells).to_numpy()
         return class_annotation(found, class_terms(self.config.classes), cells.obs.index)
