@@ -37,7 +37,7 @@ class CPULinear(TorchFunctionMode):
         super().__init__()
         operators = getattr(torch.ops, "mkldnn", None)
         there = platform.machine().lower() in {"x86_64", "amd64"} and torch.backends.mkldnn.is_available()
-        self._product = getattr(operators, "_linear_pointwise", None) if there else None
+        self._product: Any = getattr(operators, "_linear_pointwise", None) if there else None
         self._weights: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # with the weight itself: its id stays taken
 
     def __torch_function__(
