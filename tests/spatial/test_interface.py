@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score
 
 from sclm.spatial import find_interface, neighbour_graph, otsu_threshold, ring_width
-from sclm.spatial.interface import on_grid, smooth_field
+from sclm.spatial.interface import _without_islands, on_grid, smooth_field
 
 
 def lobes(seed: int, n: int = 3000, centres: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -100,6 +100,26 @@ def test_islands_and_holes_change_sides() -> None:
     assert clean.inside[hole].all()
     assert clean.removed >= 1
     np.testing.assert_array_equal(clean.inside, place[:, 0] < 10)
+
+
+def test_fragments_that_touch_no_inner_spot_stay_outside() -> None:
+    square = np.argwhere(np.ones((30, 30))).astype(float)
+    place = np.concatenate([square, [[60.0, 10.0], [61.0, 10.0], [60.0, 11.0]]])  # debris beside the tissue
+    share = (place[:, 0] < 12).astype(float)
+    graph = neighbour_graph(square).tolil()
+    graph.resize((len(place), len(place)))
+    for i, k in ((900, 901), (900, 902)):
+        graph[i, k] = graph[k, i] = 1
+    found = find_interface(place, share, graph.tocsr(), n_neighbours=3)
+    np.testing.assert_array_equal(found.inside, share == 1)
+    assert found.distance[(place == [29, 15]).all(axis=1)] == pytest.approx(18, abs=0.1)
+
+    hole, island, lone = ((place == spot).all(axis=1) for spot in ([3, 3], [20, 20], [24, 5]))
+    at = int(np.flatnonzero(lone)[0])
+    graph[at, :] = graph[:, at] = 0  # an inner spot without neighbours
+    side, changed = _without_islands((share == 1) & ~hole | island | lone, graph.tocsr(), 5)
+    np.testing.assert_array_equal(side, share == 1)
+    assert changed == 3
 
 
 def test_one_side_only_has_no_border() -> None:

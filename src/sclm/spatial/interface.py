@@ -91,7 +91,7 @@ def find_interface(
         over several cells already, 30 elsewhere.
     min_spots
         Connected regions of one side with fewer spots than this go over to the other side, inner ones first. None: 5 on a
-        grid, 10 elsewhere.
+        grid, 10 elsewhere. Outer ones without an inner neighbour, such as debris beside the tissue, stay.
 
     Returns
     -------
@@ -295,6 +295,9 @@ def _without_islands(inside: np.ndarray, graph: sp.csr_matrix, min_spots: int) -
         code = connected_components(graph[rows][:, rows], directed=False)[1]
         size = np.bincount(code)
         small = size < min_spots
+        if not value:  # a fragment that touches no inner spot is no hole
+            touches = np.asarray(graph[rows] @ side.astype(np.float64)).ravel() > 0
+            small &= np.bincount(code, weights=touches) > 0
         small[size.argmax()] = False
         side[rows[small[code]]] = not value
     return side, int((side != inside).sum())

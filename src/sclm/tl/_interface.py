@@ -83,7 +83,7 @@ def interface(
         Neighbours of the kernel, at least 3. None: 12 on a grid, whose spots are means over several cells already, 30
         elsewhere.
     min_spots
-        Regions of fewer spots go over to the other side. None: 5 on a grid, 10 elsewhere; 1 keeps all.
+        Regions of fewer spots go over to the side around them. None: 5 on a grid, 10 elsewhere; 1 keeps all.
     library_key
         Column of ``.obs`` with the section of each spot, where there are several. Each is treated on its own.
     table_key
