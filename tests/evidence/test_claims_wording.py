@@ -34,6 +34,7 @@ def test_random_descriptions_are_read_back(level: str) -> None:
         assert {s.row for s in found} <= {4}
         of = {k: [s.value for s in found if s.kind == k] for k in ("identity", "gene", "pathway", "tissue", "disease")}
         named = [identity] if identity else []
+        assert "donors with normal" not in text
         assert of["identity"] == ([plural(n) for n in named] if level == "group" else named), text
         assert of["gene"] == (genes if identity else genes[cut:]), text
         assert of["pathway"] == phrases, text
@@ -54,6 +55,22 @@ def test_a_label_that_is_not_supported_is_no_statement() -> None:
     )
     assert [s.value for s in read_statements(text)] == ["monocytes"]
     assert "not verifiable" in describe_cell(Said("odd cell", "not verifiable"))
+
+
+@pytest.mark.parametrize(
+    ("disease", "words"),
+    [
+        ({"normal": 0.57, "lupus": 0.43}, "donors without known disease (57 %) and from donors with lupus (43 %)"),
+        ({"lupus": 0.6, "ctrl": 0.4}, "donors with lupus (60 %) and from donors without known disease (40 %)"),
+        ({"control": 1.0}, "donors without known disease (control)"),
+        ({"Healthy donor": 0.5, "non-diseased": 0.5}, "donors without known disease"),
+    ],
+)
+def test_donors_without_disease_are_said_apart(disease: dict[str, float], words: str) -> None:
+    text = describe_cell(Said("B cell", "kept", metadata={"tissue": {"blood": 1.0}, "disease": disease}))
+    assert text.endswith(f"it comes from blood and from {words}.")
+    found = [s.value for s in read_statements(text) if s.kind == "disease"]
+    assert found == (["normal"] if "lupus" not in disease else ["lupus" if d == "lupus" else "normal" for d in disease])
 
 
 def test_small_words() -> None:

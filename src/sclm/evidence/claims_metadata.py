@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from sclm.knowledge import KnowledgeGraph
 
 FIELDS = ("tissue", "disease")
-_HEALTHY = frozenset(["normal", "healthy", "control", "none", "no disease", "healthy control", "pato 0000461"])
+_HEALTHY = frozenset(
+    ["normal", "healthy", "control", "ctrl", "none", "no disease", "non diseased", "healthy control", "healthy donor", "pato 0000461"]
+)  # fmt: skip
 _MISSING = frozenset(["", "nan", "none", "na", "n a", "unknown", "not available", "not applicable", "unassigned"])
 _MOST, _SOME = 0.5, 0.05  # share of a group's cells for "kept", and for "softened"
 
@@ -52,7 +54,7 @@ class MetadataTerms:
 
     def id(self, field: str, text: str) -> str:
         """Ontology id of a text, ``"unknown"`` where there is none; ``"PATO:0000461"`` for the absence of disease."""
-        if field == "disease" and plain(text) in _HEALTHY:
+        if field == "disease" and is_healthy(text):
             return "PATO:0000461"
         node = self.node(field, text)
         return str(self._graph.nodes["id"].iat[node]) if node >= 0 else "unknown"
@@ -61,8 +63,8 @@ class MetadataTerms:
         """Whether a known value makes a stated one true: the same, or more special."""
         if plain(stated) == plain(known):
             return True
-        if field == "disease" and (plain(stated) in _HEALTHY or plain(known) in _HEALTHY):
-            return plain(stated) in _HEALTHY and plain(known) in _HEALTHY
+        if field == "disease" and (is_healthy(stated) or is_healthy(known)):
+            return is_healthy(stated) and is_healthy(known)
         a, b = self.node(field, stated), self.node(field, known)
         return a >= 0 and b >= 0 and (a == b or a in self._above(field, b))
 
@@ -90,7 +92,7 @@ class MetadataTerms:
         known = {
             value: share
             for value, share in (shares or {}).items()
-            if plain(value) not in _MISSING or (field == "disease" and plain(value) in _HEALTHY)
+            if plain(value) not in _MISSING or (field == "disease" and is_healthy(value))
         }
         term = self.id(field, stated)
         if not known:
@@ -113,6 +115,11 @@ class MetadataTerms:
 def plain(text: str) -> str:
     """Small letters, single spaces, no punctuation."""
     return re.sub(r"[\W_]+", " ", str(text).lower()).strip()
+
+
+def is_healthy(value: str) -> bool:
+    """Whether a value of a column of diseases says that there is none."""
+    return plain(value) in _HEALTHY
 
 
 def value_shares(values: object) -> dict[str, float]:

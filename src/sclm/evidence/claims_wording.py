@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from sclm.evidence.claims import Statement
+from sclm.evidence.claims_metadata import is_healthy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -211,13 +212,20 @@ def _shares(values: Mapping[str, float]) -> str:
 
 
 def _metadata(metadata: Mapping[str, Mapping[str, float]]) -> str:
-    tissue, disease = metadata.get("tissue"), metadata.get("disease")
+    tissue, disease = metadata.get("tissue"), metadata.get("disease") or {}
     parts = [f"from {_shares(tissue)}"] if tissue else []
-    if disease:
-        if len(disease) == 1 and next(iter(disease)).lower() in ("normal", "healthy"):
-            parts.append(f"from donors without known disease ({next(iter(disease))})")
-        else:
-            parts.append(f"from donors with {_shares(disease)}")
+    well = {value: share for value, share in disease.items() if is_healthy(value)}
+    ill = {value: share for value, share in disease.items() if value not in well}
+    if not ill and well:
+        named = f" ({next(iter(well))})" if len(well) == 1 else ""
+        parts.append(f"from donors without known disease{named}")
+    elif not well and ill:
+        parts.append(f"from donors with {_shares(ill)}")
+    elif disease:
+        top = sorted(ill.items(), key=lambda pair: -pair[1])[:3]
+        with_ = f"from donors with {join([f'{value} ({_percent(share)})' for value, share in top])}"
+        without = f"from donors without known disease ({_percent(sum(well.values()))})"
+        parts += [without, with_] if sum(well.values()) >= sum(ill.values()) else [with_, without]
     return " and ".join(parts)
 
 
