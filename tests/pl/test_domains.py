@@ -58,6 +58,12 @@ def test_sections_beside_each_other(divided: ad.AnnData) -> None:
     assert one.get_title() == "right"
 
 
+def test_merged_domains_get_other_colours(divided: ad.AnnData) -> None:
+    divided.obs[KEY] = divided.obs[KEY].astype(str).replace({"1": "0", "nan": np.nan}).astype("category")
+    axes = sclm.pl.domains(divided)
+    assert len(faces(axes[0])) == 2
+
+
 def test_labels_have_the_colours_of_their_domains(divided: ad.AnnData) -> None:
     axes = sclm.pl.domains(divided, label_key="pathologist")
     assert len(axes) == 4

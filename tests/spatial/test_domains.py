@@ -126,6 +126,11 @@ def test_the_stable_number_is_the_true_one(k: int) -> None:
         domain_stability(points, [161], progress_bar=False)
 
 
+def test_a_number_is_chosen_where_no_division_agrees() -> None:
+    table = pd.DataFrame({"n_domains": [2, 3, 4], "agreement": [-0.1, -0.0101, -0.01]})
+    assert stable_number(table) == 4
+
+
 def test_leading_components_are_those_of_a_decomposition() -> None:
     points = np.random.default_rng(0).normal(size=(80, 30)) @ np.random.default_rng(1).normal(size=(30, 30))
     found = leading_components(points, 5)

@@ -157,6 +157,9 @@ def test_vectors_that_are_there_need_no_counts(section: ad.AnnData) -> None:
     sclm.tl.domains(section, use_rep="X_sclm_hop-mean", n_domains=4)
     np.testing.assert_array_equal(section.obs[KEY], section.obs["direct"])
     assert section.uns[KEY]["model"]["family"] == "none"
+    section.obsm["sparse"] = sparse.csr_matrix(section.obsm["X_sclm_hop-mean"])
+    sclm.tl.domains(section, use_rep="sparse", n_domains=4, key_added="of_sparse")
+    assert agreement(section, "of_sparse") == pytest.approx(agreement(section), abs=0.05)
     section.obsm["X_sclm_hop-mean"][[3, 8]] = np.nan
     sclm.tl.domains(section, use_rep="X_sclm_hop-mean", n_domains=4)
     assert np.flatnonzero(section.obs[KEY].isna()).tolist() == [3, 8]

@@ -10,6 +10,7 @@ import pandas as pd
 from sclm import results
 from sclm.pl._panels import MISSING, draw_legend, draw_spots, legend_room, panels
 from sclm.pl._sections import Library, libraries_of
+from sclm.tl._map_spatial_colours import type_colours
 
 if TYPE_CHECKING:
     import anndata
@@ -73,7 +74,10 @@ def domains(
         return _entropy(libraries, adata.obs[f"{key}_entropy"].to_numpy(dtype=np.float64), size, n_columns)
     found = _categorical(adata.obs[key])
     shown = np.concatenate([lib.rows for lib in libraries])
-    columns = [(found, _stored(adata, key, found), "domain ")]
+    own_colours = _stored(adata, key, found) or dict(
+        zip(found.categories, type_colours(len(found.categories)), strict=True)  # domains that were merged or renamed
+    )
+    columns = [(found, own_colours, "domain ")]
     titles = [""]
     if label_key is not None:
         if label_key not in adata.obs:

@@ -182,7 +182,8 @@ def stable_number(stability: pd.DataFrame) -> int:
     >>> stable_number(pd.DataFrame({"n_domains": [2, 3, 4], "agreement": [0.94, 0.95, 0.6]}))
     3
     """
-    enough = stability["agreement"] >= _STABLE * stability["agreement"].max()
+    best = stability["agreement"].max()  # below 0 where subsamples agree less than by chance
+    enough = stability["agreement"] >= best - (1 - _STABLE) * abs(best)
     return int(stability.loc[enough, "n_domains"].max())
 
 

@@ -77,8 +77,8 @@ def domains(
         Label entropy around a spot, 0-1, from which on it takes the label of the majority around it: 0 for all spots, 1 or more for none.
         It mends noisy labels and blurs smooth ones. None: for none, since it helped neither family.
     library_key
-        Column of ``.obs`` with the section of each spot, where there are several. Neighbours are of one section, and what differs
-        between whole sections, mean and strength, is taken out of the vectors.
+        Column of ``.obs`` with the section of each spot, where there are several. Neighbours are of one section. What differs
+        between whole sections, mean and strength, is taken out by the families; vectors of ``use_rep`` are taken as they are.
     table_key
         Table of a SpatialData; it is changed in place, nothing else of the SpatialData is.
     mod
@@ -161,7 +161,9 @@ def domains(
         table, spatial_key=spatial_key, library_key=library_key, layer=layer, gene_key=gene_key, counts=encoder is not None
     )  # fmt: skip
     if encoder is None:
-        vectors = np.asarray(table.obsm[use_rep], dtype=np.float64).reshape(table.n_obs, -1)
+        stored: Any = table.obsm[use_rep]
+        dense = stored.toarray() if hasattr(stored, "toarray") else stored
+        vectors = np.asarray(dense, dtype=np.float64).reshape(table.n_obs, -1)
         made = table.uns.get(use_rep)
         hops = int(made.get("domain_hops", 0)) if isinstance(made, Mapping) else 0
     else:
