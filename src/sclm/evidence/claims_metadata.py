@@ -16,7 +16,7 @@ _HEALTHY = frozenset(
     ["normal", "healthy", "control", "ctrl", "none", "no disease", "non diseased", "healthy control", "healthy donor", "pato 0000461"]
 )  # fmt: skip
 _MISSING = frozenset(["", "nan", "none", "na", "n a", "unknown", "not available", "not applicable", "unassigned"])
-_MOST, _SOME = 0.5, 0.05  # share of a group's cells for "kept", and for "softened"
+_MOST, SOME = 0.5, 0.05  # share of a group's cells for "kept", and for "softened"
 
 
 class MetadataVerdict(NamedTuple):
@@ -103,7 +103,7 @@ class MetadataTerms:
         most = max(known, key=lambda value: known[value])
         if share >= _MOST:
             return MetadataVerdict("kept", share, term, f"annotated in the metadata for {share:.0%} of the cells")
-        if share >= _SOME:
+        if share >= SOME:
             return MetadataVerdict(
                 "softened", share, term, f"annotated for {share:.0%} of the cells only; most are {most}"
             )
@@ -120,6 +120,12 @@ def plain(text: str) -> str:
 def is_healthy(value: str) -> bool:
     """Whether a value of a column of diseases says that there is none."""
     return plain(value) in _HEALTHY
+
+
+def common_values(shares: Mapping[str, float]) -> dict[str, float]:
+    """Values that a statement may name: those of at least :data:`SOME` of the annotated cells."""
+    least = SOME * sum(shares.values())
+    return {value: share for value, share in shares.items() if share >= least}
 
 
 def value_shares(values: object) -> dict[str, float]:

@@ -59,6 +59,20 @@ def test_a_group_is_described_by_what_is_known_of_it(groups: GroupChecker, sourc
     assert said <= set(zip(kept["kind"], kept["claim"], strict=True))
 
 
+def test_rare_values_of_the_metadata_are_neither_said_nor_checked(checker: CellChecker, source: CellSource) -> None:
+    adata = sclm.datasets.pbmc68k()
+    column = pd.Categorical(adata.obs["cell_type"])
+    inside = np.flatnonzero(column == "B cell")
+    tissue = np.full(adata.n_obs, "blood", dtype=object)
+    tissue[inside[:2]] = "lung"  # 2 of 95
+    adata.obs["tissue"] = tissue
+    with_rare = read_cells(adata, obs_keys=["cell_type", "tissue"])
+    of = GroupChecker.of(checker, with_rare, column.codes.astype(np.int64), [str(c) for c in column.categories])
+    found = Evidence.ready().describe(pseudobulk(source, ["B cell"], ["B cell"]), checker=of)
+    assert "lung" not in found.table["text"].iloc[0]
+    assert "lung" not in set(found.claims["claim"])
+
+
 def test_a_wrong_label_is_not_repeated_as_a_fact(groups: GroupChecker, source: CellSource) -> None:
     found = Evidence.ready().describe(pseudobulk(source, ["B cell"], ["CD14-positive monocyte"]), checker=groups)
     text = found.table["text"].iloc[0]

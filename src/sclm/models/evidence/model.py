@@ -10,19 +10,22 @@ import pandas as pd
 
 from sclm.cells import GeneVocabulary
 from sclm.evidence import Statement, faithfulness
+from sclm.evidence.claims_metadata import common_values, is_healthy
 from sclm.evidence.claims_wording import Said, describe_cell, describe_group
 from sclm.models.contract import Description
 from sclm.models.evidence.choosing import choose_identities, choose_pathways, telling_genes
 from sclm.models.family import Family
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sclm.cells import Cells, GeneMatch
     from sclm.evidence import CellChecker, GroupChecker
     from sclm.evidence.claims_judge import Judge
     from sclm.evidence.claims_views import View
 
 LABEL = "cell_type"  # column of obs that names what a cell or group is labelled
-_VALUES = 3  # of tissue and disease that are repeated
+_VALUES = 3  # of tissues and of diseases that are repeated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +133,7 @@ class Evidence(Family):
         members = checker.background.members.tocsc()
         allowed = telling_genes(judge.vocabulary.tokens)
         statements: list[Statement] = []
+        places = [{field: common_values(of) for field, of in shares.items()} for shares in view.shares]
         for i in range(n):
             raised, _ = markers.get(i, ([], 0))
             known = set(raised)
@@ -140,7 +144,7 @@ class Evidence(Family):
             for column in choose_pathways(view, i, members, judge.thresholds.q, n_sets):
                 place = int(checker.kept[column])
                 statements.append(Statement(i, "pathway", judge.sets.phrases[place], judge.sets.ids[place]))
-            statements += [Statement(i, field, v) for field, of in view.shares[i].items() for v in list(of)[:_VALUES]]
+            statements += [Statement(i, field, v) for field, of in places[i].items() for v in _stated(of)]
         rest = judge(view, statements)
         genes: list[list[str]] = [[] for _ in range(n)]
         sets: list[list[tuple[str, float]]] = [[] for _ in range(n)]
@@ -155,7 +159,7 @@ class Evidence(Family):
 
         texts = []
         for i in range(n):
-            said = Said(metadata={field: of for field, of in view.shares[i].items() if of})
+            said = Said(metadata={field: of for field, of in places[i].items() if of})
             if i in identity:
                 at = identity[i]
                 raised, n_known = markers.get(i, ([], 0))
@@ -197,6 +201,12 @@ def _labels(cells: Cells, n: int) -> list[str]:
         value if isinstance(value, str) and value.lower() not in ("", "nan", "unknown") else ""
         for value in cells.obs[LABEL]
     ]
+
+
+def _stated(values: Mapping[str, float]) -> list[str]:
+    """Values of a field that a text names: the most common ones, and one for all donors without disease."""
+    well = [v for v in values if is_healthy(v)]
+    return [v for v in values if v not in well][:_VALUES] + well[:1]
 
 
 def _own_choice(identities: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
