@@ -35,9 +35,16 @@ def section(tissue: ad.AnnData) -> ad.AnnData:
 
 @pytest.mark.parametrize(
     ("groups", "inside"),
-    [("tissue", "tumour"), ("fractions", "tumour"), ("fractions", ["tumour"]), ("tumour_share", None)],
+    [
+        ("tissue", "tumour"),
+        ("fractions", "tumour"),
+        ("fractions", ["tumour"]),
+        ("tumour_share", None),
+        ("is_tumour", True),
+    ],
 )
 def test_every_kind_of_groups_finds_the_edge(section: ad.AnnData, groups: str, inside: object) -> None:
+    section.obs["is_tumour"] = (section.obs["tissue"] == "tumour").to_numpy()
     sclm.tl.interface(section, inside, groups=groups)
     table = sclm.get.interface(section)
     tumour = (section.obs["tissue"] == "tumour").to_numpy()

@@ -111,6 +111,13 @@ def test_fractions_weigh_senders_and_receivers(section: ad.AnnData) -> None:
     assert list(number.uns[KEY]["groups"]) == ["tumour_share", "not tumour_share"]
 
 
+def test_truth_values_name_groups(section: ad.AnnData) -> None:
+    section.obs["inner"] = (section.obs["tissue"] == "tumour").to_numpy()
+    sclm.tl.ligrec(section, PAIRS, groups="inner", source=True, target=np.False_, **FAST)
+    assert set(sclm.get.ligrec(section)["source"]) == {"True"}
+    assert section.uns[KEY]["params"]["target"] == ["False"]
+
+
 def test_scores_of_edges_and_spots(section: ad.AnnData) -> None:
     sclm.tl.ligrec(section, PAIRS, **FAST)
     y = log_normal(section)

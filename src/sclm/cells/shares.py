@@ -26,12 +26,18 @@ class Shares(NamedTuple):
 
     def columns(self, names: str | Sequence[str], argument: str) -> list[int]:
         """Positions of some groups; ValueError where one is not there."""
-        asked = [names] if isinstance(names, str) else [str(name) for name in names]
+        asked = names_of(names)
         unknown = [name for name in asked if name not in self.names]
         if unknown or not asked:
             listed = ", ".join(map(repr, self.names[:20])) + (", …" if len(self.names) > 20 else "")
             raise ValueError(f"{argument} must name groups of {listed}; found {unknown or 'none'}.")
         return [self.names.index(name) for name in dict.fromkeys(asked)]
+
+
+def names_of(names: Any) -> list[str]:
+    """Names of groups as text; one name, which may be a truth value or a whole number as labels may, is a list of one."""
+    one = isinstance(names, (str, bool, np.bool_, int, np.integer))
+    return [str(name) for name in ([names] if one else names)]
 
 
 def read_shares(adata: anndata.AnnData, key: str, argument: str = "groups") -> Shares:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from sclm import results
 from sclm.cells import table_of
-from sclm.cells.shares import Shares, read_shares
+from sclm.cells.shares import Shares, names_of, read_shares
 from sclm.spatial import find_interface, ring_width
 from sclm.tl._map_spatial_section import read_section
 
@@ -301,7 +301,7 @@ def _doubts(sections: pd.DataFrame) -> list[str]:
 
 
 def _names(names: str | Sequence[str] | None) -> list[str]:
-    return [] if names is None else [names] if isinstance(names, str) else [str(name) for name in names]
+    return [] if names is None else names_of(names)
 
 
 def _named(names: str | Sequence[str] | None, groups: str) -> str:

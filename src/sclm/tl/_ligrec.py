@@ -10,7 +10,7 @@ import numpy as np
 
 from sclm import results
 from sclm.cells import table_of
-from sclm.cells.shares import read_shares
+from sclm.cells.shares import names_of, read_shares
 from sclm.knowledge import ligand_receptor_pairs
 from sclm.tl._ligrec_graph import edges_of, groups_of
 from sclm.tl._ligrec_pairs import read_expression
@@ -245,4 +245,4 @@ def _check_arguments(min_share: Any, n_permutations: Any, seed: Any) -> None:
 
 
 def _listed(names: str | Sequence[str] | None) -> list[str] | None:
-    return None if names is None else [names] if isinstance(names, str) else [str(name) for name in names]
+    return None if names is None else names_of(names)
