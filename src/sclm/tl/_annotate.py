@@ -71,7 +71,8 @@ def annotate(
     Parameters
     ----------
     adata
-        Cells with raw counts; CSR, CSC or dense, in memory, a view, backed or Dask; or a SpatialData or MuData.
+        Cells with raw counts; CSR, CSC or dense, in memory, a view, backed or Dask; or a SpatialData or MuData. Columns of ``.obs``
+        that the model learnt to read (``obs_keys`` of its training: ``tissue``, ``disease``) are read where they are there.
     model
         A trained model, its folder, a published name, ``"hf:organisation/name"``, or with ``reference=`` the name of the
         family to train: ``"logistic"`` (default), ``"knn"``, ``"mean"``, ``"majority"``, ``"onclass"`` and more. An encoder (``"scgpt"``, ``"geneformer"``)
@@ -106,7 +107,8 @@ def annotate(
         probability reaches it, and ``"unknown"`` where not even a child of the root does. At 0.5 or below, that can be a
         term beside the most probable type. None keeps the most probable type.
     groupby
-        Column of ``adata.obs``: cells of a group get the group's consensus; cells without a group keep their own type.
+        Column of ``adata.obs``: cells of a group get the group's consensus, a vote of the answers of its cells (their counts are
+        not summed); cells without a group keep their own type.
     majority_voting
         The same over small clusters that are made for it (k-means on principal components, about 50 cells each).
     explain
@@ -183,9 +185,8 @@ def annotate(
         )
     if groupby is not None and majority_voting:
         raise ValueError("Pass either groupby= or majority_voting=True, found both.")
-    source = read_cells(
-        adata, layer=layer, gene_key=gene_key, obs_keys=[groupby] if groupby else [], invert_log1p=invert_log1p
-    )
+    slots: dict[str, Any] = {"layer": layer, "gene_key": gene_key, "invert_log1p": invert_log1p}
+    source = read_cells(adata, **slots, obs_keys=[groupby] if groupby else [])
     annotator = _annotator(
         model,
         source,
@@ -199,6 +200,9 @@ def annotate(
         explain=explain,
         seed=seed,
     )
+    asked = [name for name in getattr(annotator, "obs_keys", ()) if name in adata.obs and name != groupby]
+    if asked:  # columns that the model reads, such as tissue and disease in a prompt
+        source = read_cells(adata, **slots, obs_keys=[*asked, *([groupby] if groupby else [])])
     options = vocabulary_options(annotator, candidates, under)
     check_explain(annotator, explain)
     match = annotator.match(source.genes)

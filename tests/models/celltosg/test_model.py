@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from sclm.cells import read_cells
 from sclm.knowledge import KnowledgeGraph, Ontology, Pairs, Terms
 from sclm.models.celltosg.config import CellToSGConfig
 from sclm.models.celltosg.network import learns
+from sclm.models.celltosg.parts import make_encoder
 from sclm.models.celltosg.tokens import fields_of, write_prompt
 
 if TYPE_CHECKING:
@@ -101,6 +103,33 @@ def test_candidates_and_lineages(model: CellToSG, cells: Cells, ontology: Ontolo
     closed = model.annotate(cells, novel_share=0.0)
     known = closed.categories["ontology_term_id"].isin(model.config.term_ids)
     assert closed.probabilities[:3][:, ~known].max() < 1e-6
+
+
+def test_the_tool_reads_the_columns_of_the_prompt_whatever_the_groups(
+    model: CellToSG, simulate: Callable[..., anndata.AnnData]
+) -> None:
+    adata = simulate(12, seed=6)
+    adata.obs["tissue"], adata.obs["disease"] = "blood", "normal"
+    assert model.obs_keys == ("tissue", "disease")
+    own = model.annotate(read_cells(adata, obs_keys=["tissue", "disease"]).read())
+    plain = sclm.tl.annotate(adata, model, copy=True)
+    grouped = sclm.tl.annotate(adata, model, groupby="tissue", copy=True)
+    np.testing.assert_allclose(plain.obs["sclm_cell_type_confidence"], own.table["confidence"], atol=1e-6)
+    for made in (plain, grouped):
+        columns = [own.categories["label"].tolist().index(c) for c in made.uns["sclm_cell_type"]["categories"]]
+        found, wanted = made.obsm["sclm_cell_type_probabilities"], own.probabilities[:, columns]
+        np.testing.assert_allclose(found, np.where(wanted < 0.001, 0, wanted), atol=1e-6)
+    assert np.abs(own.probabilities - model.annotate(read_cells(adata).read()).probabilities).max() > 1e-6
+
+
+def test_fields_that_training_did_not_have_are_left_out(model: CellToSG, cells: Cells) -> None:
+    plain = make_encoder(
+        dataclasses.replace(model.config, tissues=()), model.vocabulary, model.network.lm, model.graph, model._arrays["scale"]
+    )  # fmt: skip
+    block = type(cells)(model._counts(cells)[0], cells.genes, cells.obs)
+    bare = type(cells)(block.counts, block.genes, cells.obs[["cell_type"]])
+    assert torch.equal(plain.ask(block).ids, plain.ask(bare).ids)
+    assert not torch.equal(model.encoder.ask(block).ids, plain.ask(bare).ids)
 
 
 def test_the_language_model_alone_answers_names(model: CellToSG, cells: Cells) -> None:

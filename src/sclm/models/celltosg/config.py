@@ -71,6 +71,11 @@ class CellToSGConfig(NeuralConfig):
     temperature: float = 1.0  # of the answer's probabilities
     space_scale: float = 1.0  # unit of novelty
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Columns of ``.obs`` that prompts name and ask for: those that training found values in."""
+        return tuple(name for name, values in (("tissue", self.tissues), ("disease", self.diseases)) if values)
+
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {
             "width": 32, "heads": 2, "layers": 1, "max_genes": 500, "sentence_length": 16, "graph_width": 8, "virtual_tokens": 2,

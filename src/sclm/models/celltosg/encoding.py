@@ -39,6 +39,8 @@ class Encoder:
         Training type → its description; types without are left out.
     organism
         Of the prompts.
+    fields
+        Columns of ``.obs`` that prompts name and ask for; others are not looked at.
     """
 
     def __init__(
@@ -50,10 +52,14 @@ class Encoder:
         label_key: str = "",
         descriptions: Mapping[int, str] | None = None,
         organism: str = "",
+        fields: Sequence[str] = ("tissue", "disease"),
     ) -> None:
         self.lm, self.sentences, self.labels, self.label_key = lm, sentences, tuple(labels), label_key
         self.code_of, self.descriptions = dict(code_of or {}), dict(descriptions or {})
-        self.organism = organism
+        self.organism, self.fields = organism, tuple(fields)
+
+    def _fields(self, obs: pd.DataFrame) -> list[dict[str, str]]:
+        return fields_of(obs[[f for f in self.fields if f in obs]])
 
     def codes(self, obs: pd.DataFrame) -> np.ndarray:
         """(B,) int64 training types of cells, -1 none."""
@@ -72,7 +78,7 @@ class Encoder:
         """Questions with their answers; most ask for the cell type, some for what else is known of the cell."""
         texts, codes = self.sentences.write(cells.counts), self.codes(cells.obs)
         prompts, answers, truth = [], [], codes.copy()
-        for i, (text, fields) in enumerate(zip(texts, fields_of(cells.obs), strict=True)):
+        for i, (text, fields) in enumerate(zip(texts, self._fields(cells.obs), strict=True)):
             code = int(codes[i])
             others = [*fields, *(["description"] if code in self.descriptions else [])]
             task = "cell_type"
@@ -99,7 +105,7 @@ class Encoder:
         texts = self.sentences.write(cells.counts)
         prompts = [
             write_prompt(text, task, organism=self.organism, **{k: v for k, v in fields.items() if k != task})
-            for text, fields in zip(texts, fields_of(cells.obs), strict=True)
+            for text, fields in zip(texts, self._fields(cells.obs), strict=True)
         ]
         return pack(self.lm, prompts, answers, self.sentences.graph(cells.counts), self.codes(cells.obs))
 

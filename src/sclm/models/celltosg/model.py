@@ -125,11 +125,9 @@ class CellToSG(NeuralFamily):
         genes
             Restrict the vocabulary to the genes shared with these.
         folder
-            Where the runs are kept, a folder a stage: a call that was killed goes on there when it is repeated.
-        max_minutes
-            Stop each stage after that time.
-        accelerator, devices, progress_bar
-            Of the Lightning trainer.
+            Where the runs are kept, a folder a stage: a killed call goes on there when it is repeated.
+        max_minutes, accelerator, devices, progress_bar
+            When each stage is stopped; of the Lightning trainer.
         seed
             Of everything random.
         **options
@@ -226,6 +224,11 @@ class CellToSG(NeuralFamily):
 
     # ------------------------------------------------------------------ use
 
+    @property
+    def obs_keys(self) -> tuple[str, ...]:
+        """Columns of ``.obs`` that prompts name, where they are there."""
+        return self.config.fields
+
     def match(self, genes: pd.Index) -> GeneMatch:
         """Overlap of the data's genes with the model's; raises ValueError where it is too small to answer."""
         match = self.vocabulary.match(genes)
@@ -247,7 +250,7 @@ class CellToSG(NeuralFamily):
         Parameters
         ----------
         cells
-            Raw counts; ``tissue`` and ``disease`` of ``obs`` enter the prompt.
+            Raw counts; ``tissue`` and ``disease`` of ``obs`` enter the prompt where the model was trained with them.
         candidates
             Names or ids that may be answered; by default all terms of the Cell Ontology below "cell".
         under
@@ -335,20 +338,15 @@ class CellToSG(NeuralFamily):
         ----------
         cells
             Raw counts; a few, since what is shown is deleted piece by piece. Those without counts have no rows.
-        candidates, under
-            As :meth:`annotate` takes them.
-        n_genes, n_nodes, seed
-            Rows a cell; of the comparison.
+        candidates, under, n_genes, n_nodes, seed
+            As :meth:`annotate` takes them; rows a cell; of the comparison.
         """
         counts, absent = self._counts(cells)
         filled = np.flatnonzero(np.diff(counts.indptr) > 0)
         block = Cells(counts[filled], pd.Index(self.vocabulary.tokens), cells.obs.iloc[filled])
         columns, loose, labels, _ = self._possible(candidates, under)
-        kin, weight, share = (
-            self.judge.kinship(columns, len(loose)),
-            self.config.answer_kinship,
-            self.config.novel_share,
-        )
+        kin, weight = self.judge.kinship(columns, len(loose)), self.config.answer_kinship
+        share = self.config.novel_share
         return explain(
             block, self.answers, self.graph.nodes["name"].to_numpy(dtype=object),
             {int(node): i for i, node in enumerate(self._gene_nodes) if node >= 0},

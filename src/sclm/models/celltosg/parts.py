@@ -48,7 +48,9 @@ def make_encoder(
         symbols_of(vocabulary), scale.astype(np.float64), nodes, length=config.sentence_length,
         graph_genes=config.graph_genes, around=around,
     )  # fmt: skip
-    return Encoder(lm, sentences, config.labels, code_of, label_key, descriptions, config.organism)
+    return Encoder(
+        lm, sentences, config.labels, code_of, label_key, descriptions, config.organism, config.fields
+    )  # fmt: skip
 
 
 def terms_of(ontology: Ontology) -> list[str]:
