@@ -126,6 +126,21 @@ def test_a_group_in_two_parts_is_judged_by_all_of_its_cells(groups: GroupChecker
         groups.check(block(["no such group"], source), [])
 
 
+def test_groups_of_one_or_two_cells_are_not_tested(checker: CellChecker, source: CellSource) -> None:
+    codes = np.full(source.n_cells, -1)
+    inside = np.flatnonzero(source.obs["cell_type"].astype(str) == "B cell")
+    codes[inside[0]], codes[inside[1:3]], codes[inside[3:6]] = 0, 1, 2
+    few = GroupChecker.of(checker, source, codes.astype(np.int64), ["one", "two", "three"])
+    asked = [Statement(row, "gene", gene) for row in range(3) for gene in ("CD79A", "CD74", "HLA-DRA")]
+    claims = few.check(block(["one", "two", "three"], source), asked)
+    small = claims["row"] < 2
+    assert "softened" in set(claims["verdict"][small])
+    assert "kept" not in set(claims["verdict"][small])
+    assert claims["q"][small].isna().all()
+    assert claims["reason"][small].str.endswith("too few cells for a test").all()
+    assert claims["q"][~small].between(1e-60, 1).all()
+
+
 @pytest.mark.parametrize(
     ("statement", "message"),
     [

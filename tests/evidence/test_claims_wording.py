@@ -73,6 +73,12 @@ def test_donors_without_disease_are_said_apart(disease: dict[str, float], words:
     assert found == (["normal"] if "lupus" not in disease else ["lupus" if d == "lupus" else "normal" for d in disease])
 
 
+def test_a_group_of_one_cell() -> None:
+    text = describe_group(Said(metadata={"tissue": {"blood": 1.0}}), "7", 1, 0.01)
+    assert text.endswith("According to the metadata, the cell comes from blood.")
+    assert [s.value for s in read_statements(text)] == ["blood"]
+
+
 def test_small_words() -> None:
     assert [article(n) for n in ("B cell", "alpha cell", "eukaryotic cell", "unipolar neuron", "oocyte")] == [
         "a B cell", "an alpha cell", "a eukaryotic cell", "a unipolar neuron", "an oocyte",

@@ -24,7 +24,7 @@ _FOLD, _SEEN, _SOME = (
     0.01,
 )  # ratio of the levels of such a gene, transcripts expected at the upper one, share of cells there
 _MIN_COUNT = 2  # transcripts of a gene that is named as one of a cell's most telling
-_MIN_CELLS = 3  # of a group, or a tenth of it, that show such a gene
+_MIN_CELLS = 3  # of a group, or a tenth of it, that show such a gene; with fewer cells in all, nothing is tested
 
 
 class GeneFigure(NamedTuple):
@@ -153,7 +153,7 @@ class CellGenes:
 
 
 class GroupGenes:
-    """Genes of groups: fold change and effect size over all cells outside the group."""
+    """Genes of groups: fold change and effect size over all cells outside the group; of one or two cells nothing is tested (q is NaN)."""
 
     statistic = "log2 fold change over other cells"
 
@@ -169,10 +169,13 @@ class GroupGenes:
         floor = 0.05  # counts in 10,000: below, folds are noise
         self.fold = np.log2((inside["level"] + floor) / (outside["level"] + floor))
         variance = [np.maximum(s["square"] - s["log"] ** 2, 1e-6) for s in (inside, outside)]
+        overall = everyone["square"] / m.n_all - (everyone["log"] / m.n_all) ** 2
+        variance[0] = np.maximum(variance[0], overall / n)  # a few cells that agree by chance do not vary by nothing
         gap = inside["log"] - outside["log"]
         self.effect = gap / np.sqrt((variance[0] + variance[1]) / 2)
         z = gap / np.sqrt(variance[0] / n + variance[1] / rest)
         self.q = stats.false_discovery_control(special.ndtr(-z), axis=1, method="bh")
+        self.q[m.n < _MIN_CELLS] = np.nan
         self.inside, self.outside = inside["shown"], outside["shown"]
         self._n = m.n
         self._limits = (fold, fold_some, effect)
@@ -182,11 +185,13 @@ class GroupGenes:
         fold, effect, q = self.fold[rows, columns], self.effect[rows, columns], self.q[rows, columns]
         full, some, least = self._limits
         strong = (fold >= full) & (effect >= least) & (q <= 0.05)
-        weak = (fold >= some) & (q <= 0.05)
+        few = self._n[rows] < _MIN_CELLS
+        weak = (fold >= some) & ((q <= 0.05) | few)
         support = np.where(strong, 1.0, np.where(weak, 0.5, 0.0))
         note = [
             f"detected in {i:.0%} of the group and {o:.0%} of the other cells, log2 fold change {f:.1f}"
-            for i, o, f in zip(self.inside[rows, columns], self.outside[rows, columns], fold, strict=True)
+            f"{'; too few cells for a test' if little else ''}"
+            for i, o, f, little in zip(self.inside[rows, columns], self.outside[rows, columns], fold, few, strict=True)
         ]
         return GeneFigure(support, fold, q, note)
 

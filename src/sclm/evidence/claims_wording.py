@@ -95,7 +95,8 @@ with the other cells, B cell receptor signaling is more active (q = 0.003).
         sentences.append(f"Compared with the other cells, {_pathways(said.pathways)}.")
     place = _metadata(said.metadata)
     if place:
-        sentences.append(f"According to the metadata, the cells come {place}.")
+        come = "cell comes" if n_cells == 1 else "cells come"
+        sentences.append(f"According to the metadata, the {come} {place}.")
     return " ".join(sentences)
 
 
@@ -244,7 +245,9 @@ _GENES = [
     re.compile(r"(?:Also high|High in this cell) (?:are|is) (?P<list>.+?)\.(?= [A-Z]|$)"),
 ]
 _PATHWAYS = re.compile(r"Compared with the other cells, (?P<list>.+?) (?:is|are) more active")
-_PLACE = re.compile(r"According to the metadata, (?:the cells come|it comes) (?P<list>.+?)\.(?= [A-Z]|$)")
+_PLACE = re.compile(
+    r"According to the metadata, (?:the cells come|the cell comes|it comes) (?P<list>.+?)\.(?= [A-Z]|$)"
+)
 _Q = re.compile(r" \(q [=<] [0-9.e-]+\)(?:, | and |$)")
 _SHARE = re.compile(r" \(\d[\d.e+]* %\)(?:, | and |$)")
 
