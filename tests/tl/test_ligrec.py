@@ -166,10 +166,16 @@ def test_a_signal_across_the_border_is_found_there(tumour_section: Callable[...,
     assert table.loc[:1, "ligand"].tolist() == ["CXCL12", "CXCL12"]
     assert (table.loc[:1, "padj"] < 0.05).all()
     assert (table.loc[2:, "padj"] > 0.05).all()
-    # only edges across the border were looked at, and edges within its zone are kept for groups
+    # only edges across the border are kept; with groups, those within its zone too
     edges = sparse.coo_matrix(planted.obsp[f"{KEY}_connectivities"])
     zone = planted.obs["sclm_interface"].astype(str).to_numpy()
     side = planted.obs["sclm_interface_distance"].to_numpy() < 0
+    assert (side[edges.row] != side[edges.col]).all()
+    whole = neighbour_graph(planted.obsm["spatial"]).tocoo()
+    assert planted.uns[KEY]["spots"]["edges"] == (side[whole.row] != side[whole.col]).sum() // 2
+    sclm.tl.ligrec(planted, interface="sclm_interface", groups="tissue", **FAST)
+    edges = sparse.coo_matrix(planted.obsp[f"{KEY}_connectivities"])
+    assert (side[edges.row] == side[edges.col]).any()
     assert (
         ((zone[edges.row] == "interface") & (zone[edges.col] == "interface")) | (side[edges.row] != side[edges.col])
     ).all()

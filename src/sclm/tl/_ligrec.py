@@ -189,14 +189,17 @@ def ligrec(
     tests = table_of_tests(
         expression, spots, sides, covariate, min_share=float(min_share), n_permutations=int(n_permutations), seed=int(seed)
     )  # fmt: skip
-    signals = spot_signals(expression, spots, table.n_obs)
+    # permutations stay within the whole zone; what is told and kept of its two sides is what crosses
+    told = spots.across() if interface is not None and groups is None else spots
+    n_edges = int(told.edges.nnz // 2)  # each counted once
+    signals = spot_signals(expression, told, table.n_obs)
 
     warnings = [*section.warnings, *graph.warnings, *tests.warnings]
     for warning in warnings[len(section.warnings) :]:
         logger.warning("%s", warning)
     logger.info(
         "%d of %d pairs tested (%d measured) on %d edges of %d spots",
-        expression.found["tested"], expression.found["listed"], expression.found["measured"], tests.n_edges, len(spots.rows),
+        expression.found["tested"], expression.found["listed"], expression.found["measured"], n_edges, len(spots.rows),
     )  # fmt: skip
     target_adata = table.copy() if copy and not table.isbacked else table.to_memory() if copy else table
     params = {
@@ -212,7 +215,7 @@ def ligrec(
         pairs=expression.pairs,
         source_of_pairs={"name": listed.name, "licence": listed.licence, "source": listed.source, **expression.found},
         groups=np.array(sides.names, dtype=object),
-        spots={"used": len(spots.rows), "left_out": int(table.n_obs - len(spots.rows)), "edges": tests.n_edges},
+        spots={"used": len(spots.rows), "left_out": int(table.n_obs - len(spots.rows)), "edges": n_edges},
         graph=graph.origin,
         adjusted=np.array(tests.adjusted, dtype=object),
         inflation=tests.inflation,

@@ -31,7 +31,6 @@ class Tested(NamedTuple):
     """Results of all pairs and combinations of groups."""
 
     table: pd.DataFrame
-    n_edges: int  # each counted once
     inflation: np.ndarray  # (n_combinations,) spread of z among random genes, 1 or more
     adjusted: list[str]  # what was regressed out
     warnings: list[str]
@@ -119,7 +118,7 @@ def table_of_tests(
             f"a spread of up to {inflation.max():.2f} instead of 1 ({sides.names[worst[0]]} to {sides.names[worst[1]]}). z and p were "
             "corrected for it, at the cost of power; adjust= with finer labels, such as cell types or domains, may gain some."
         )
-    return Tested(table, int(spots.edges.nnz // 2), inflation, adjusted, warnings)
+    return Tested(table, inflation, adjusted, warnings)
 
 
 def _inflation(
