@@ -12,6 +12,7 @@ from scipy import sparse
 import sclm
 from sclm.cells import Cells, read_cells
 from sclm.evidence import CLAIM_COLUMNS, CellChecker, Checker, GroupChecker, Statement
+from sclm.evidence.claims_metadata import value_shares
 from sclm.evidence.gene_states import GeneStates
 
 if TYPE_CHECKING:
@@ -124,6 +125,19 @@ def test_a_group_in_two_parts_is_judged_by_all_of_its_cells(groups: GroupChecker
     assert both["support"].iloc[0] == one["support"].iloc[0]
     with pytest.raises(ValueError, match="expected groups of"):
         groups.check(block(["no such group"], source), [])
+
+
+def test_missing_metadata_are_no_agreement(checker: CellChecker) -> None:
+    assert value_shares(["blood", None, "unknown", None]) == {"blood": 0.25}
+    found = checker.judge.terms.judge("tissue", "blood", {"blood": 0.25})
+    assert (found.verdict, found.share) == ("softened", 1.0)
+    assert found.reason == "annotated in the metadata for 100% of the annotated cells; 75% of all are not annotated"
+    assert checker.judge.terms.judge("tissue", "blood", {"blood": 0.6}).verdict == "kept"
+    assert (
+        checker.judge.terms.judge("tissue", "blood", {"blood": 1.0}).reason
+        == "annotated in the metadata for 100% of the cells"
+    )
+    assert checker.judge.terms.judge("tissue", "lung", {"blood": 0.25}).verdict == "removed"
 
 
 def test_groups_of_one_or_two_cells_are_not_tested(checker: CellChecker, source: CellSource) -> None:

@@ -62,6 +62,8 @@ def test_a_label_that_is_not_supported_is_no_statement() -> None:
     [
         ({"normal": 0.57, "lupus": 0.43}, "donors without known disease (57 %) and from donors with lupus (43 %)"),
         ({"lupus": 0.6, "ctrl": 0.4}, "donors with lupus (60 %) and from donors without known disease (40 %)"),
+        ({"lupus": 0.25}, "donors with lupus (25 %)"),
+        ({"normal": 0.25}, "donors without known disease (25 %)"),
         ({"control": 1.0}, "donors without known disease (control)"),
         ({"Healthy donor": 0.5, "non-diseased": 0.5}, "donors without known disease"),
     ],

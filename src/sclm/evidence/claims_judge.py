@@ -85,7 +85,7 @@ class Judge:
                     found.id,
                     found.verdict,
                     support,
-                    "share of cells",
+                    "share of annotated cells",
                     found.share,
                     _NAN,
                     found.reason,

@@ -16,11 +16,11 @@ _HEALTHY = frozenset(
     ["normal", "healthy", "control", "ctrl", "none", "no disease", "non diseased", "healthy control", "healthy donor", "pato 0000461"]
 )  # fmt: skip
 _MISSING = frozenset(["", "nan", "none", "na", "n a", "unknown", "not available", "not applicable", "unassigned"])
-_MOST, SOME = 0.5, 0.05  # share of a group's cells for "kept", and for "softened"
+_MOST, SOME = 0.5, 0.05  # share of a group's annotated cells for "kept", and for "softened"
 
 
 class MetadataVerdict(NamedTuple):
-    """What the metadata say of one statement: verdict, share of cells (NaN where there are none), and the reason."""
+    """What the metadata say of one statement: verdict, share of the annotated cells (NaN where there are none), and the reason."""
 
     verdict: str
     share: float
@@ -87,7 +87,8 @@ class MetadataTerms:
         stated
             As the text has it.
         shares
-            Values of the metadata with the share of cells that have them; None or empty where nothing is known.
+            Values of the metadata with the share of all cells that have them; None or empty where nothing is known. Where they sum to less
+            than half, at most "softened" is said.
         """
         known = {
             value: share
@@ -99,17 +100,22 @@ class MetadataTerms:
             return MetadataVerdict(
                 "not verifiable", float("nan"), term, f"not verifiable from these cells: the metadata name no {field}"
             )
-        share = sum(s for value, s in known.items() if self.covers(field, stated, value))
+        annotated = sum(known.values())
+        share = sum(s for value, s in known.items() if self.covers(field, stated, value)) / annotated
         most = max(known, key=lambda value: known[value])
+        which, rest = "the cells", ""
+        if annotated < 0.995:
+            which, rest = "the annotated cells", f"; {1 - annotated:.0%} of all are not annotated"
         if share >= _MOST:
-            return MetadataVerdict("kept", share, term, f"annotated in the metadata for {share:.0%} of the cells")
+            verdict = "kept" if annotated >= _MOST else "softened"
+            return MetadataVerdict(verdict, share, term, f"annotated in the metadata for {share:.0%} of {which}{rest}")
         if share >= SOME:
-            return MetadataVerdict(
-                "softened", share, term, f"annotated for {share:.0%} of the cells only; most are {most}"
-            )
+            reason = f"annotated for {share:.0%} of {which} only; most are {most}{rest}"
+            return MetadataVerdict("softened", share, term, reason)
         if self.covers(field, most, stated):
-            return MetadataVerdict("softened", share, term, f"the metadata say {most}, which is less specific")
-        return MetadataVerdict("removed", share, term, f"the metadata say {most}")
+            reason = f"the metadata say {most}, which is less specific{rest}"
+            return MetadataVerdict("softened", share, term, reason)
+        return MetadataVerdict("removed", share, term, f"the metadata say {most}{rest}")
 
 
 def plain(text: str) -> str:
@@ -129,10 +135,11 @@ def common_values(shares: Mapping[str, float]) -> dict[str, float]:
 
 
 def value_shares(values: object) -> dict[str, float]:
-    """Values of a column with their shares, most common first; missing values are left out of both."""
+    """Values of a column with their shares of all cells, most common first; missing values are left out: shares then sum to less than 1."""
     import pandas as pd
 
     column = pd.Series(values).astype(object)
+    n = max(len(column), 1)
     column = column[column.notna()].astype(str)
     column = column[[plain(v) not in _MISSING for v in column]]
-    return {str(k): float(v) for k, v in column.value_counts(normalize=True, sort=True).items()}
+    return {str(k): float(v) / n for k, v in column.value_counts(sort=True).items()}

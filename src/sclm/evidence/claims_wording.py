@@ -33,7 +33,7 @@ class Said(NamedTuple):
     pathways
         Phrases of the active pathways with their q values.
     metadata
-        Field (``"tissue"``, ``"disease"``) → values with their shares.
+        Field (``"tissue"``, ``"disease"``) → values with their shares of all cells.
     """
 
     identity: str = ""
@@ -206,7 +206,7 @@ def _pathways(pathways: Sequence[tuple[str, float]]) -> str:
 
 
 def _shares(values: Mapping[str, float]) -> str:
-    if len(values) == 1:
+    if len(values) == 1 and sum(values.values()) >= 0.995:
         return next(iter(values))
     top = sorted(values.items(), key=lambda pair: -pair[1])[:3]
     return join([f"{value} ({_percent(share)})" for value, share in top])
@@ -218,7 +218,8 @@ def _metadata(metadata: Mapping[str, Mapping[str, float]]) -> str:
     well = {value: share for value, share in disease.items() if is_healthy(value)}
     ill = {value: share for value, share in disease.items() if value not in well}
     if not ill and well:
-        named = f" ({next(iter(well))})" if len(well) == 1 else ""
+        share = sum(well.values())
+        named = f" ({_percent(share)})" if share < 0.995 else f" ({next(iter(well))})" if len(well) == 1 else ""
         parts.append(f"from donors without known disease{named}")
     elif not well and ill:
         parts.append(f"from donors with {_shares(ill)}")
