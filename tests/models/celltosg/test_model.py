@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import torch
 import sclm
 from sclm.cells import read_cells
 from sclm.knowledge import KnowledgeGraph, Ontology, Pairs, Terms
+from sclm.models.celltosg import learning
 from sclm.models.celltosg.config import CellToSGConfig
 from sclm.models.celltosg.network import learns
 from sclm.models.celltosg.parts import make_encoder
@@ -120,6 +122,41 @@ def test_the_tool_reads_the_columns_of_the_prompt_whatever_the_groups(
         found, wanted = made.obsm["sclm_cell_type_probabilities"], own.probabilities[:, columns]
         np.testing.assert_allclose(found, np.where(wanted < 0.001, 0, wanted), atol=1e-6)
     assert np.abs(own.probabilities - model.annotate(read_cells(adata).read()).probabilities).max() > 1e-6
+
+
+def test_a_graph_is_refused_for_the_cells_that_it_is_derived_from(model: CellToSG, cells: Cells) -> None:
+    name = str(cells.obs.index[5])
+    told = copy.copy(model)
+    told.graph = dataclasses.replace(model.graph, derived_from={"markers": frozenset({name})})
+    for use in (told.annotate, told.explain, told.ask, lambda c: told.annotate_groups(c, np.zeros(c.n_cells))):
+        with pytest.raises(ValueError, match=f"'markers' were worked out from 1 of these cells or donors \\({name}\\)"):
+            use(cells)
+    np.testing.assert_array_equal(
+        told.annotate(read_one(cells, 6)).probabilities, model.annotate(read_one(cells, 6)).probabilities
+    )
+
+
+def test_a_graph_may_be_derived_from_donors_that_are_not_held_out(
+    adata: anndata.AnnData, graph: KnowledgeGraph
+) -> None:
+    class PassedError(Exception):
+        """The guard is behind us."""
+
+    def train(donor: str) -> None:
+        derived = dataclasses.replace(graph, derived_from={"markers": frozenset({donor})})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(learning, "build_lm", stop)
+            sclm.train("celltosg", some, label_key="cell_type", batch_key="donor", graph=derived, seed=0, **QUICK)
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise PassedError
+
+    some = adata.copy()
+    some.obs["donor"] = np.where(np.arange(some.n_obs) % 5, "often", "seldom")  # a fifth: held out
+    with pytest.raises(PassedError):
+        train("often")
+    with pytest.raises(ValueError, match=r"1 of these cells or donors \(seldom\)"):
+        train("seldom")
 
 
 def test_fields_that_training_did_not_have_are_left_out(model: CellToSG, cells: Cells) -> None:
@@ -265,8 +302,6 @@ def test_prompts() -> None:
 @pytest.mark.slow
 def test_reinforcement_raises_the_reward_of_an_untrained_policy(model: CellToSG, cells: Cells) -> None:
     """A policy over the training types alone, from random weights: the mean reward of its answers rises."""
-    import copy
-
     from sclm.models.celltosg.module import CellToSGModule, Names
     from sclm.models.celltosg.rewards import HierarchyReward
     from sclm.nn import Trie

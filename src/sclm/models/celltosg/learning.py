@@ -81,11 +81,10 @@ def learn(
             "%d labelled cells have no counts in the genes that are used and are left out.", int((~filled).sum())
         )
         labels, counts = labels.keep(filled), counts[filled]
-    if batch_key is not None:
-        names = source.obs[batch_key].astype(str)
-        graph.refuse_if_derived_from(names.unique())
     batches = None if batch_key is None else source.obs[batch_key].astype(str).to_numpy()[labels.rows]
     held, by_batch = hold_out(labels.codes, batches, np.random.default_rng(seed))
+    if batches is not None and by_batch:  # what was worked out from the others is their knowledge
+        graph.refuse_if_derived_from(np.unique(batches[held]))
 
     config = dataclasses.replace(
         config, labels=labels.labels, term_ids=labels.term_ids, ontology_version=ontology.version,

@@ -268,7 +268,7 @@ class CellToSG(NeuralFamily):
         Raises
         ------
         ValueError
-            If a candidate is no term, none is left, or a number is out of range.
+            If a candidate is no term, none is left, a number is out of range, or the graph is derived from one of the cells.
         """
         share = self.config.novel_share if novel_share is None else novel_share
         if not 0 <= share < 1:
@@ -307,6 +307,7 @@ class CellToSG(NeuralFamily):
         -------
         An annotation with a row a group, in the order of their names. Fields of ``obs`` are those that all cells of a group share.
         """
+        self.graph.refuse_if_derived_from(cells.obs.index)
         return self.annotate(sum_groups(cells, groups), **how)
 
     def ask(self, cells: Cells, task: str = "cell_type") -> list[str]:
@@ -389,6 +390,7 @@ class CellToSG(NeuralFamily):
 
     def _counts(self, cells: Cells) -> tuple[Any, np.ndarray | None]:
         """Counts of the model's genes, and which of these the data lack (None: none)."""
+        self.graph.refuse_if_derived_from(cells.obs.index)
         if self._last_match is None or self._last_match[0] is not cells.genes:
             self.match(cells.genes)
         match = self._last_match[1]  # type: ignore[index]
