@@ -240,6 +240,21 @@ def test_spatialdata_tables_are_changed_in_place(section: ad.AnnData) -> None:
     assert "X_sclm_hop-mean" in data.tables["table"].obsm
 
 
+def test_a_graph_of_other_keys_is_built_anew(section: ad.AnnData) -> None:
+    section.obs["half"] = np.where(np.arange(480) % 2, "odd", "even")
+    section.obsm["turned"] = section.obsm["spatial"][::-1].copy()
+    for keys in ({"library_key": "half"}, {"spatial_key": "turned"}):
+        fresh, again = section.copy(), section.copy()
+        sclm.tl.domains(again, n_domains=4)
+        for adata in (fresh, again):
+            sclm.tl.domains(adata, n_domains=4, **keys)
+        assert again.uns[KEY]["neighbours"] == "coordinates"
+        assert (again.obsp["spatial_connectivities"] != fresh.obsp["spatial_connectivities"]).nnz == 0
+        pd.testing.assert_frame_equal(again.obs, fresh.obs)
+        sclm.tl.domains(again, n_domains=4, **keys)
+        assert again.uns[KEY]["neighbours"] == "squidpy"  # what the last call wrote
+
+
 def test_squidpy_goes_on_from_the_result(section: ad.AnnData) -> None:
     sclm.tl.domains(section, n_domains=4)
     with warnings.catch_warnings():

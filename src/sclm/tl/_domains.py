@@ -115,7 +115,7 @@ def domains(
         ``stability`` (table, where the number was chosen), ``refine``, ``n_refined``, ``domain_hops``, ``neighbours`` (``"squidpy"`` or
         ``"coordinates"``).
     ``.obsp["spatial_connectivities"]``, ``.obsp["spatial_distances"]``, ``.uns["spatial_neighbors"]``
-        The graph under squidpy's keys, where it had to be built.
+        The graph under squidpy's keys, where it had to be built: none was there, or one that sclm wrote for another ``spatial_key`` or ``library_key``.
 
     Raises
     ------

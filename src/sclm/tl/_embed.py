@@ -103,7 +103,7 @@ def embed(
     ``.uns["X_sclm_scgpt"]`` : dict
         The record: model, layer and pooling, gene overlap, share of the counts in known genes, seed.
     ``.obsp["spatial_connectivities"]``, ``.obsp["spatial_distances"]``, ``.uns["spatial_neighbors"]``
-        For spots: the graph under squidpy's keys, where it had to be built.
+        For spots: the graph under squidpy's keys, where it had to be built: none was there, or one that sclm wrote for another ``spatial_key`` or ``library_key``.
 
     Raises
     ------

@@ -81,7 +81,7 @@ class Sides(NamedTuple):
 
 def edges_of(table: anndata.AnnData, section: Section, connectivity_key: str, interface: str | None) -> Edges:
     """The graph, and with an interface the edges within its zone and across its border."""
-    stored, origin = _stored_graph(table, connectivity_key)
+    stored, origin = _stored_graph(table, section, connectivity_key)
     whole = section_graph(stored, section.coordinates, section.library)
     counted = _with_counts(section)
     warnings = []
@@ -105,9 +105,11 @@ def edges_of(table: anndata.AnnData, section: Section, connectivity_key: str, in
     return Edges(whole, edges, inside, section.coordinates, section.library, counted, origin, warnings)
 
 
-def _stored_graph(table: anndata.AnnData, key: str) -> tuple[Any, str]:
+def _stored_graph(table: anndata.AnnData, section: Section, key: str) -> tuple[Any, str]:
     """Squidpy's graph of that name, or None where the default is not there."""
     for name in (key, f"{key}_connectivities"):
+        if name == GRAPH and section.graph is None:
+            continue  # not there, or built from other coordinates or sections
         if name in table.obsp:
             return table.obsp[name], name
     if key in (GRAPH, GRAPH.removesuffix("_connectivities")):

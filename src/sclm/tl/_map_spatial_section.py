@@ -29,7 +29,7 @@ class Section(NamedTuple):
     source: CellSource
     coordinates: np.ndarray  # (n, 2 or 3) float64
     library: np.ndarray | None  # (n,) int64 code of each spot's library; None: one section
-    graph: Any  # squidpy's matrix (n, n), or None
+    graph: Any  # squidpy's matrix (n, n), or None where it is to be built
     warnings: list[str]
 
     def neighbours(self) -> sp.csr_matrix:
@@ -81,7 +81,23 @@ def read_section(
     warnings = _doubtful(coordinates, library)
     for warning in warnings:
         logger.warning("%s", warning)
-    return Section(source, coordinates, library, adata.obsp.get(GRAPH), warnings)
+    return Section(source, coordinates, library, _stored_graph(adata, spatial_key, library_key), warnings)
+
+
+def graph_made_from(spatial_key: str, library_key: str | None) -> dict[str, str]:
+    """What is written beside a graph that sclm built, so that it is not taken for one of other coordinates or sections."""
+    return {"made_by": "sclm", "spatial_key": spatial_key, "library_key": library_key or ""}
+
+
+def _stored_graph(adata: anndata.AnnData, spatial_key: str, library_key: str | None) -> Any:
+    """Squidpy's matrix; None where there is none, or one that sclm built from other keys."""
+    beside = adata.uns.get("spatial_neighbors")
+    params = beside.get("params") if isinstance(beside, Mapping) else None
+    if isinstance(params, Mapping) and params.get("made_by") == "sclm":
+        wanted = graph_made_from(spatial_key, library_key)
+        if any(str(params.get(name, "")) != value for name, value in wanted.items()):
+            return None
+    return adata.obsp.get(GRAPH)
 
 
 def _coordinates(adata: anndata.AnnData, spatial_key: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sclm.models.contract_spots import Spots
-from sclm.tl._map_spatial_section import GRAPH, read_section
+from sclm.tl._map_spatial_section import GRAPH, graph_made_from, read_section
 from sclm.tl._model import check_device, on_device
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class Surroundings(NamedTuple):
     section: Section
     graph: sparse.csr_matrix  # (n, n) 0/1, symmetric
     origin: str  # "squidpy" or "coordinates"
+    made_from: dict[str, str]  # keys of a graph from coordinates
 
     def written(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """``.obsp`` and ``.uns`` of the graph under squidpy's keys, so that its statistics go on from it; nothing where it was there."""
@@ -39,7 +40,7 @@ class Surroundings(NamedTuple):
         entry = {
             "connectivities_key": GRAPH,
             "distances_key": "spatial_distances",
-            "params": {"n_neighbors": 6, "coord_type": "generic", "transform": "none"},
+            "params": {"n_neighbors": 6, "coord_type": "generic", "transform": "none", **self.made_from},
         }
         return {GRAPH: self.graph, "spatial_distances": distances}, {"spatial_neighbors": entry}
 
@@ -62,7 +63,7 @@ def surroundings(
     if len(section.coordinates) < 2:
         raise ValueError("Neighbours are needed, found one spot. Pass the whole section.")
     origin = "coordinates" if section.graph is None else "squidpy"
-    return Surroundings(section, section.neighbours(), origin)
+    return Surroundings(section, section.neighbours(), origin, graph_made_from(spatial_key, library_key))
 
 
 def spot_vectors(
