@@ -65,8 +65,8 @@ def domains(
         Spots or cells with raw counts, and coordinates in ``.obsm``; CSR, CSC or dense, in memory, a view, backed or Dask. Or a
         SpatialData, with ``table_key``, or a MuData. The graph of squidpy in ``.obsp["spatial_connectivities"]`` is used where it is there.
     model
-        Family that gives spots vectors: ``"hop-mean"`` (None; means over neighbours, in our comparison as good and far faster) or ``"graphst"``
-        (a graph network, which is fitted first), or such a model.
+        Family that gives spots vectors: ``"hop-mean"`` (None; means over neighbours, the default for its speed) or ``"graphst"`` (a graph
+        network, which is fitted first, takes 40 to 60 times as long, and was ahead on some sections and behind on others), or such a model.
     n_domains
         Number of domains, from 2. None: from 2 to 15, the largest whose divisions of subsamples agree nearly as well as those of
         the best number (:func:`sclm.spatial.stable_number`); the table is kept in the record.
