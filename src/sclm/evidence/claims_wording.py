@@ -159,18 +159,26 @@ def join(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
+# What may stand behind the noun that is counted: "lymphocyte| of B lineage", "natural killer cell|, human", "T cell| stage I".
+_BEHIND = re.compile(
+    r" (?:of|in|secreting|expressing)\b| (?:stage|type) \w+(?:,|$)| \d+(?:,|$)| \([^()]*\)$"
+    r"|, (?:human|mouse|mammalian|terminally differentiated|[\w+]+-(?:positive|negative|high|low|bright|dim))$"
+)
+
+
 def plural(name: str) -> str:
-    """More than one of a cell type: ``"B cell"`` → ``"B cells"``."""
-    if name.endswith("s"):
+    """More than one of a cell type: ``"B cell"`` → ``"B cells"``, ``"fibroblast of lung"`` → ``"fibroblasts of lung"``."""
+    behind = _BEHIND.search(name, 1)
+    noun = name[: behind.start()] if behind else name
+    if noun.endswith("s"):
         return name
-    if re.search(r"[^aeiou]y$", name):
-        return f"{name[:-1]}ies"
-    return f"{name}s"
+    many = f"{noun[:-1]}ies" if re.search(r"[^aeiou]y$", noun) else f"{noun}s"
+    return many + name[len(noun) :]
 
 
 def article(name: str) -> str:
-    """With its article: ``"an alpha-beta T cell"``, ``"a B cell"``, ``"a eukaryotic cell"``."""
-    an = re.match(r"(?i)[aeio]|u(?!ni)", name) and not re.match(r"(?i)eu|one\b", name)
+    """With its article: ``"an alpha-beta T cell"``, ``"a B cell"``, ``"a eukaryotic cell"``, ``"a urothelial cell"``."""
+    an = re.match(r"(?i)[aeio]|u(?!ni|r|ti|te|se)", name) and not re.match(r"(?i)eu|one\b", name)
     return f"{'an' if an else 'a'} {name}"
 
 
