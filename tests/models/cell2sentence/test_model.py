@@ -12,6 +12,7 @@ from scipy.special import log_softmax, softmax
 
 import sclm
 from sclm.cells import Cells, read_cells
+from sclm.models.cell2sentence import naming
 from sclm.models.cell2sentence.model import Cell2Sentence
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def test_free_text_is_what_follows_the_prompt_and_is_resolved(model: Any, folder
     text = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).split("\n")[0].partition(".")[0].strip()
     from sclm.knowledge import Ontology
 
-    match = Ontology.load("cl").resolve(text)
+    match = Ontology.load("cl").resolve(text, min_score=1.0)
     assert found.table["label"].iloc[0] == (match.name or text or "unknown")
     assert found.table["ontology_term_id"].iloc[0] == (match.term_id or "unknown")
     assert 0 <= found.table["confidence"].iloc[0] <= 1
@@ -138,6 +139,12 @@ def test_free_text_is_what_follows_the_prompt_and_is_resolved(model: Any, folder
         model.annotate(cells, decoding="free", under="T cell")
     with pytest.raises(ValueError, match="decoding must be"):
         model.annotate(cells, decoding="greedy")
+
+
+def test_free_text_that_is_no_term_stays_as_written(model: Any, cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(naming, "_first_sentence", lambda _: "memmory B cel")
+    found = model.annotate(some(cells, [0]), decoding="free").table
+    assert found[["label", "ontology_term_id", "confidence"]].iloc[0].tolist() == ["memmory B cel", "unknown", 0.0]
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])

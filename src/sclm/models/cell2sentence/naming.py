@@ -89,7 +89,7 @@ def free_answers(lm: PrefixLM, ids: Sequence[Sequence[int]], ontology: Ontology)
         kept = [w[: _tokens_of(lm, w)] for w in written]
         chances = lm.answer_log_probs(None, packed, lm.pack(kept)).sum(-1).exp().tolist()
         for row, text, chance in zip(rows, texts, chances, strict=True):
-            match = ontology.resolve(text)
+            match = ontology.resolve(text, min_score=1.0)  # a fuzzy match is a suggestion, not an answer
             labels[row] = match.name or text or UNKNOWN
             terms[row] = match.term_id or UNKNOWN
             confidence[row] = chance * match.score
