@@ -61,6 +61,16 @@ def test_fewer_candidates_are_the_same_probabilities_under_a_condition(judge: Ju
     assert some[1, 0] > 0.9
 
 
+def test_novelty_is_judged_by_the_types_that_are_terms_as_in_rehearsal(judge: Judge) -> None:
+    """How well cells fit a label that is no term does not move it."""
+    fit, parts = said([[3.0, 1.0, 0.0, -1.0]])
+    parts[2] = np.array([[20.0, 0.0, 0.0, 0.0]])
+    other = [*parts[:2], np.array([[20.0, 0.0, 0.0, 90.0]]), parts[3]]
+    first, second = (judge.probabilities(fit, p, WEIGHTS, np.arange(5), [3], 0.3) for p in (parts, other))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(judge._view(np.zeros((1, 2)), np.array([-1, -1])), 0.5)
+
+
 def test_candidates_without_training_cells_share_all_of_it(judge: Judge) -> None:
     fit, parts = said([[9.0, 0.0, 0.0, -3.0]])
     for share in (0.0, 0.1):

@@ -136,10 +136,11 @@ class Judge:
         loose: Sequence[int],
         share: float,
     ) -> np.ndarray:
-        """Probabilities of some answers: those of all, under the condition that it is one of these.
+        """Probabilities of some answers: while all new terms stay, those of all under the condition that it is one of these.
 
         A training type that may not be answered leaves its probability to the others and to the new types in the ratio that
         they have: a cell that was sure to be a T cell does not become the best-liked of what is left of the training types.
+        Where new terms may not be answered, those that may share the whole novel part, which is judged anew against them.
 
         Parameters
         ----------
@@ -177,12 +178,17 @@ class Judge:
             chance = np.ones(len(own))
             if not nothing_known:
                 free[fresh] = True
-                features = novelty_features(fit, self.prior, free, self.places, softmax(_VIEW * own))
+                features = novelty_features(fit, self.prior, free, self.places, self._view(own, self.places))
                 chance = novelty(features, weights.novelty, share)
             result *= 1.0 - chance[:, None]
             result[:, np.flatnonzero(~known)] = chance[:, None] * softmax(scores)
         total = result.sum(axis=1, keepdims=True)
         return np.where(total > 0, result / np.maximum(total, 1e-300), 1.0 / result.shape[1])
+
+    @staticmethod
+    def _view(fits: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """(n, S) probabilities that novelty is judged by: of the training types that are terms, of all where none is one."""
+        return softmax(_VIEW * (np.where(places >= 0, fits, -np.inf) if (places >= 0).any() else fits))
 
     def rehearse(self, lognormal: sparse.csr_matrix, codes: np.ndarray, seed: int) -> np.ndarray:
         """Weights of novelty: each training type in turn plays the new one, its cells, its markers and its prototype withheld.
@@ -220,8 +226,7 @@ class Judge:
             z = prototypes.standardise(lognormal[rows])
             fit = fit_terms(z, keys, signatures)
             fits = z @ prototypes.means.T - 0.5 * np.einsum("sg,sg->s", prototypes.means, prototypes.means)[None, :]
-            fits[:, places < 0] = -np.inf
-            view = softmax(_VIEW * fits)
+            view = self._view(fits, places)
             free = np.ones(len(self.terms), dtype=bool)
             free[places[places >= 0]] = False
             features.append(novelty_features(fit, self.prior, free, places, view))
