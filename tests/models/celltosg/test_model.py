@@ -17,6 +17,7 @@ from sclm.models.celltosg import learning
 from sclm.models.celltosg.config import CellToSGConfig
 from sclm.models.celltosg.network import learns
 from sclm.models.celltosg.parts import make_encoder
+from sclm.models.celltosg.reporting import sum_groups
 from sclm.models.celltosg.tokens import fields_of, write_prompt
 
 if TYPE_CHECKING:
@@ -195,6 +196,17 @@ def test_one_answer_a_group(model: CellToSG, cells: Cells) -> None:
     answer = model.annotate_groups(cells, groups)
     assert answer.table.index.tolist() == sorted(set(groups))
     assert (answer.table["label"] == answer.table.index).mean() >= 0.75
+
+
+def test_cells_without_a_group_are_in_none(cells: Cells) -> None:
+    groups = np.array(["a", np.nan, "b", None, *["a"] * 20], dtype=object)
+    summed = sum_groups(cells, groups)
+    assert summed.obs.index.tolist() == ["a", "b"]
+    np.testing.assert_allclose(summed.counts.toarray()[1], cells.counts[2].toarray()[0])
+    with pytest.raises(ValueError, match="only missing values"):
+        sum_groups(cells, np.full(24, None))
+    with pytest.raises(ValueError, match="found 2"):
+        sum_groups(cells, np.array(["a", "b"]))
 
 
 def test_explanations_are_tables_with_a_check(model: CellToSG, cells: Cells) -> None:

@@ -299,7 +299,7 @@ class CellToSG(NeuralFamily):
         Parameters
         ----------
         cells, groups
-            Raw counts; (n,) name of each cell's group.
+            Raw counts; (n,) name of each cell's group, None or NaN for cells that are in none and are left out.
         **how
             As :meth:`annotate` takes them.
 

@@ -69,8 +69,23 @@ def report(
 
 
 def sum_groups(cells: Cells, groups: np.ndarray) -> Cells:
-    """One cell a group, in the order of their names: summed counts, and the fields that all its cells share."""
-    names, codes = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+    """One cell a group, in the order of their names: summed counts, and the fields that all its cells share.
+
+    Cells without a group (None, NaN) are left out.
+
+    Raises
+    ------
+    ValueError
+        If no cell has a group, or there are not as many groups as cells.
+    """
+    given = pd.Series(np.asarray(groups, dtype=object))
+    if len(given) != cells.n_cells:
+        raise ValueError(f"groups must name one group a cell ({cells.n_cells}), found {len(given)}.")
+    there = given.notna().to_numpy()
+    if not there.any():
+        raise ValueError("groups must name the group of at least one cell, found only missing values.")
+    cells = Cells(cells.counts[np.flatnonzero(there)], cells.genes, cells.obs.iloc[np.flatnonzero(there)])
+    names, codes = np.unique(given[there].astype(str).to_numpy(dtype=str), return_inverse=True)
     member = sparse.csr_matrix((np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(len(names), len(codes)))
     summed = sparse.csr_matrix(member @ cells.counts, dtype=np.float32)
     summed.sort_indices()
