@@ -15,7 +15,7 @@ import sclm
 from sclm.cells import Cells, read_cells
 from sclm.evidence import CLAIM_COLUMNS, Statement, claim_table
 from sclm.models.cell2text.adapters import MLPAdapter, PerceiverAdapter
-from sclm.models.cell2text.checking import checked_texts, statements_of
+from sclm.models.cell2text.checking import as_stated, checked_texts, statements_of
 from sclm.models.cell2text.config import Cell2TextConfig
 from sclm.models.cell2text.fitting import class_table
 from sclm.models.cell2text.module import Cell2TextModule, class_loss, text_loss
@@ -420,7 +420,17 @@ def test_words_for_each_verdict() -> None:
         "It is consistent with activity of B. Not verifiable from these cells: disease (COVID-19)."
     )
     assert "cell type (T cell)" in text(T_cell="not verifiable")
-    assert statements_of([CellFacts("unknown", tissue="unknown")], {}) == []
+    unknown = CellFacts("unknown", tissue="unknown")
+    assert statements_of([unknown], {}) == []
+    assert "unknown)" not in checked_texts([unknown], claim_table(), {})[0]
+
+
+def test_metadata_in_the_words_of_descriptions() -> None:
+    obs = pd.DataFrame({"tissue": ["upper lobe of lung, left", "blood"], "disease": ["disease: COVID-19", None]})
+    found = as_stated(obs, [CellFacts(tissue="upper lobe of lung", disease="COVID-19"), CellFacts(tissue="lung")])
+    assert found["tissue"].tolist() == ["upper lobe of lung", "blood"]
+    assert found["disease"].tolist() == ["COVID-19", None]
+    assert obs["tissue"].iloc[0] == "upper lobe of lung, left"
 
 
 # Checkpoints and pretrained bases -------------------------------------------------------------------------------------

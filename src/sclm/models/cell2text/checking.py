@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sclm.evidence import Statement
-from sclm.texts import CellFacts, pathway_text
+from sclm.evidence.claims_metadata import plain
+from sclm.texts import CellFacts, disease_phrase, pathway_text, tissue_phrase
 from sclm.texts.template import FIRST, HEAD, ORIGIN, SECOND, UNNAMED, origin_text, with_article
 
 if TYPE_CHECKING:
@@ -42,6 +43,30 @@ def statements_of(facts: Sequence[CellFacts], term_ids: Mapping[str, str]) -> li
                 term = term_ids.get(value, "") if kind == "identity" else value if kind == "pathway" else ""
                 found.append(Statement(row, kind, value, "" if term == "unknown" else term))
     return found
+
+
+def as_stated(obs: pd.DataFrame, facts: Sequence[CellFacts]) -> pd.DataFrame:
+    """Metadata in the words of the descriptions, which shorten them: "upper lobe of lung, left" is the "upper lobe of lung" that is stated.
+
+    Parameters
+    ----------
+    obs
+        Of the cells.
+    facts
+        One a cell.
+
+    Returns
+    -------
+    A copy in which a tissue or disease that was stated is written as it was stated.
+    """
+    out = obs.copy()
+    for field, phrase in (("tissue", tissue_phrase), ("disease", disease_phrase)):
+        if field in out:
+            said = [getattr(of, field) for of in facts]
+            known = out[field].astype(object)
+            same = [bool(s) and plain(phrase(k)) == plain(s) for s, k in zip(said, known, strict=True)]
+            out[field] = [s if alike else k for s, k, alike in zip(said, known, same, strict=True)]
+    return out
 
 
 def checked_texts(facts: Sequence[CellFacts], claims: pd.DataFrame, pathway_texts: Mapping[str, str]) -> list[str]:
@@ -86,7 +111,7 @@ def _worded(of: CellFacts, verdicts: Mapping[tuple[str, str], str], texts: Mappi
             parts.append(f"{ORIGIN if said == 'kept' else _CAREFUL_ORIGIN}{origin}.")
     for field in ("tissue", "sex", "disease", "age"):
         value = getattr(of, field)
-        if value and verdicts.get((field, value), "not verifiable") == "not verifiable":
+        if value and value != "unknown" and verdicts.get((field, value), "not verifiable") == "not verifiable":
             open_.append(f"{field} ({value})")
     kept = 0
     for name in of.pathways:

@@ -13,7 +13,7 @@ import torch
 
 from sclm.cells import Cells, GeneVocabulary, align, require_overlap
 from sclm.evidence import claim_table, faithfulness, softmax
-from sclm.models.cell2text.checking import checked_texts, statements_of
+from sclm.models.cell2text.checking import as_stated, checked_texts, statements_of
 from sclm.models.cell2text.config import Cell2TextConfig
 from sclm.models.cell2text.decoding import Decoder
 from sclm.models.cell2text.fitting import class_sizes, learn
@@ -350,7 +350,8 @@ class Cell2Text(NeuralFamily):
         facts, _, _ = self._write(cells)
         ids = dict(zip(self.config.labels, self.config.term_ids, strict=True))
         statements = statements_of(facts, ids)
-        claims = checker.check(cells, statements) if statements else claim_table()
+        worded = cells._replace(obs=as_stated(cells.obs, facts))
+        claims = checker.check(worded, statements) if statements else claim_table()
         texts = checked_texts(facts, claims, self.slots.pathway_texts)
         written = [text if of != CellFacts() else "" for text, of in zip(texts, facts, strict=True)]
         table = pd.DataFrame(
