@@ -11,6 +11,7 @@ import pytest
 
 from sclm import texts
 from sclm.texts import CellFacts
+from sclm.texts.template import with_article
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -242,3 +243,8 @@ def test_a_corpus_is_written_and_read(simulate, ontology, tmp_path: Path) -> Non
         texts.read_corpus(tmp_path)
     with pytest.raises(ValueError, match="found 'all'"):
         texts.read_corpus(tmp_path / "c", "all")
+
+
+def test_articles_follow_the_sound() -> None:
+    names = ("urothelial cell", "eukaryotic cell", "unipolar neuron", "umbrella cell", "oocyte", "B cell")
+    assert [with_article(n).split()[0] for n in names] == ["a", "a", "a", "an", "an", "a"]

@@ -239,7 +239,7 @@ def origin_text(facts: CellFacts) -> str:
 
 def with_article(name: str) -> str:
     """A name with "a" or "an"."""
-    vowel = name[:1].lower() in "aeio" or (
-        name[:1].lower() == "u" and not name.lower().startswith(("uni", "ure", "ute"))
-    )
+    start = name.lower()
+    consonant = start.startswith(("eu", "uni", "ur", "ut", "use"))  # as they are spoken
+    vowel = start.startswith(tuple("aeiou")) and not consonant
     return f"{'an' if vowel else 'a'} {name}"
