@@ -177,7 +177,7 @@ def test_sections_have_panels_of_their_own(mapped: anndata.AnnData, reference: a
 @pytest.mark.parametrize("n_types", [1, 2, 7, 30])
 @pytest.mark.parametrize("kind", ["fractions", "dominant", "pies"])
 def test_texts_do_not_overlap(mapped: anndata.AnnData, n_types: int, kind: str) -> None:
-    from sclm.tl._map_spatial_colours import type_colours
+    from sclm.spatial.colours import type_colours
 
     names = [f"naive thymus-derived CD{i}-positive, alpha-beta T cell" for i in range(n_types)]
     rng = np.random.default_rng(0)

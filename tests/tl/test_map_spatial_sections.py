@@ -14,8 +14,8 @@ import pytest
 from scipy import sparse
 
 import sclm
+from sclm.spatial.colours import PALETTE, type_colours
 from sclm.tl._map_spatial_blocks import neighbours_mean
-from sclm.tl._map_spatial_colours import PALETTE, type_colours
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import pandas as pd
 from sclm import results
 from sclm.pl._panels import MISSING, draw_legend, draw_spots, legend_room, panels
 from sclm.pl._sections import Library, libraries_of
-from sclm.tl._map_spatial_colours import type_colours
+from sclm.spatial.colours import type_colours
 
 if TYPE_CHECKING:
     import anndata

@@ -13,7 +13,7 @@ import pandas as pd
 from sclm import results
 from sclm.cells import table_of
 from sclm.models.contract_spots import SpotEncoder
-from sclm.tl._map_spatial_colours import type_colours
+from sclm.spatial.colours import type_colours
 from sclm.tl._model import loaded
 from sclm.tl._spots import spot_vectors, surroundings
 

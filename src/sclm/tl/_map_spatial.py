@@ -11,8 +11,8 @@ import pandas as pd
 
 from sclm import results
 from sclm.cells import table_of
+from sclm.spatial.colours import type_colours
 from sclm.tl._map_spatial_blocks import judge, map_section, names_in_section, section_markers
-from sclm.tl._map_spatial_colours import type_colours
 from sclm.tl._map_spatial_reference import check_roads, prepare
 from sclm.tl._map_spatial_section import read_section
 
