@@ -6,8 +6,9 @@ paths. Errors are answers as well. ``python -m sclm.agent`` (or ``sclm mcp``) se
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sclm._lazy import lazy_names
 
 if TYPE_CHECKING:
     from sclm.agent.calling import call
@@ -17,12 +18,4 @@ _HOME = {"call": "calling", "tools": "schemas"}
 
 __all__ = ["call", "tools"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

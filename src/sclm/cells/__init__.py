@@ -5,8 +5,9 @@ Everything below this package works on :class:`Cells`, never on AnnData.  Names 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sclm._lazy import lazy_names
 
 if TYPE_CHECKING:
     from sclm.cells.alignment import align, require_overlap
@@ -74,15 +75,4 @@ __all__ = [
     "table_of",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)
