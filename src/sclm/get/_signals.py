@@ -148,7 +148,7 @@ def ligrec_spots(adata: anndata.AnnData, *, key: str = "sclm_ligrec") -> pd.Data
     from scipy import sparse
 
     pairs = results.read(adata, key, "ligrec")["pairs"]
-    names = [f"{a} → {b}" for a, b in zip(pairs["ligand"], pairs["receptor"], strict=True)]
+    names = pair_names(pairs)
     values = sparse.csr_matrix(adata.obsm[key]).toarray()
     return pd.DataFrame(values, index=adata.obs_names, columns=names)
 
@@ -191,6 +191,11 @@ def ligrec_squidpy(adata: anndata.AnnData, *, key: str = "sclm_ligrec") -> dict[
     return {**found, "metadata": metadata}
 
 
+def pair_names(pairs: pd.DataFrame) -> list[str]:
+    """``"CXCL12 → CXCR4"`` of each row of a table with ``ligand`` and ``receptor``: what figures and other tables call a pair."""
+    return [f"{a} → {b}" for a, b in zip(pairs["ligand"], pairs["receptor"], strict=True)]
+
+
 def _pair(adata: anndata.AnnData, ligand: str, receptor: str, key: str) -> int:
     """Column of a pair; KeyError with what is there."""
     pairs = results.read(adata, key, "ligrec")["pairs"]
@@ -198,7 +203,7 @@ def _pair(adata: anndata.AnnData, ligand: str, receptor: str, key: str) -> int:
     if not len(found):
         near = pairs[(pairs["ligand"] == ligand) | (pairs["receptor"] == receptor)]
         listed = near if len(near) else pairs
-        there = ", ".join(f"{a} → {b}" for a, b in zip(listed["ligand"][:10], listed["receptor"][:10], strict=True))
+        there = ", ".join(pair_names(listed[:10]))
         raise KeyError(f"{ligand} → {receptor} is no pair of {key!r}; it has {len(pairs)}, such as {there}.")
     return int(found[0])
 
@@ -280,7 +285,7 @@ def _followed(
     asked = list(shares.names) if names is None else [names] if isinstance(names, str) else [str(n) for n in names]
     record = adata.uns.get(signals)
     pairs = record["pairs"] if isinstance(record, Mapping) and record.get("tool") == "ligrec" else None
-    labels = [] if pairs is None else [f"{a} → {b}" for a, b in zip(pairs["ligand"], pairs["receptor"], strict=True)]
+    labels = [] if pairs is None else pair_names(pairs)
     found: dict[str, tuple[str, np.ndarray]] = {}
     for name in asked:
         if name in shares.names:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -11,11 +11,9 @@ from sclm.evidence.backoff import UNKNOWN
 from sclm.knowledge import Ontology
 from sclm.models.contract import Annotation
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
-
-def class_terms(classes: Sequence[str]) -> pd.DataFrame:
+@cache  # cells come in blocks, and the names stay the same
+def class_terms(classes: tuple[str, ...]) -> pd.DataFrame:
     """Name and ontology term of each class: those of the Cell Ontology where the class is the name of a type.
 
     Parameters

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from sclm import get, results
+from sclm.get._signals import pair_names
 from sclm.pl._interface import value_panels
 from sclm.pl._sections import libraries_of
 
@@ -141,7 +142,7 @@ def _dots(table: pd.DataFrame, alpha: float) -> Axes:
         x, y, s=_LARGEST * level / top, c=z, cmap="RdBu_r", vmin=-limit, vmax=limit, linewidths=np.where(passed, 1.1, 0.3).tolist(),
         edgecolors=["#000000" if v else "#999999" for v in passed],
     )  # fmt: skip
-    ax.set_yticks(range(len(labels)), [f"{a} → {b}" for a, b in zip(labels["ligand"], labels["receptor"], strict=True)])
+    ax.set_yticks(range(len(labels)), pair_names(labels))
     ax.set_xticks(range(len(heads)), [f"{a} → {b}" for a, b in heads], rotation=40, ha="right", rotation_mode="anchor")
     ax.tick_params(labelsize=8, length=0)
     ax.set(xlim=(-0.7, len(heads) - 0.3), ylim=(len(labels) - 0.3, -0.7))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -296,12 +295,8 @@ class Geneformer(EncoderFamily):
         """
         if self.head is not None or self.config.head != "cell":
             return super().annotate(cells)
-        return class_annotation(self._cell_probabilities(self.tokenise(cells)), self._terms, cells.obs.index)
-
-    @cached_property
-    def _terms(self) -> pd.DataFrame:
-        """Name and ontology term of each class."""
-        return class_terms(self.config.classes)
+        found = self._cell_probabilities(self.tokenise(cells))
+        return class_annotation(found, class_terms(self.config.classes), cells.obs.index)
 
     def _require_head(self, head: str) -> None:
         if self.config.head != head:
