@@ -9,7 +9,8 @@
   the held-out terms and of all below them are taken out of the graph that any method sees; names and definitions stay. Seen and unseen
   cells are judged apart and pooled over all splits. Intervals (95 %) are of a bootstrap over types within splits, since the cells of a
   type stand or fall together. Data sets on which weights of the graph annotator were chosen are pooled with the others and left out in a
-  table of their own. "told": knows which share of the cells is of new types; the others expect a tenth. "forced": that share gets
+  table of their own. "told": knows which share of the cells is of new types; the graph annotator estimates
+  it otherwise, as sclm.tl.annotate does, and the others expect a tenth. "forced": that share gets
   names of new types, those cells where they come nearest, which is OnClass's own rule over a whole data set.
 * granularity: learn broad types, choose among the fine types of the data set.
 * marker_lists: the lists of the GPTCelltype study (Hou and Ji 2024) with the answers of GPT-4, SingleR, ScType and others that it published,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -42,6 +43,10 @@ class Method:
     )
     trained: bool = True
     shuffled: bool = False  # every gene has the edges of another
+    shuffled_tokens: bool = (
+        False  # the same, but only in what the virtual tokens read: the evidence keeps the true graph
+    )
+    mode: str | None = None  # of the graph annotator's answer
 
 
 METHODS = {
@@ -62,12 +67,16 @@ METHODS = {
     "celltosg, no stages": Method("celltosg", {**QUIET, "stages": ()}),
     "celltosg, no stages, told": Method("celltosg", {**QUIET, "stages": ()}, told=True),
     "celltosg, no stages, forced": Method("celltosg", {**QUIET, "stages": ()}, told=True, forced=True),
+    # A plain cell-sentence language model, without a graph: its own probability of every name.
+    "cell-sentence LM": Method("celltosg", {**QUIET, "use_graph": False}, mode="names"),
+    "celltosg, names": Method("celltosg", QUIET, mode="names"),
     "celltosg, no graph tokens": Method("celltosg", {**QUIET, "use_graph": False}),
     "celltosg, shuffled graph": Method("celltosg", QUIET, shuffled=True),
+    "celltosg, shuffled graph tokens": Method("celltosg", QUIET, shuffled_tokens=True),
     "celltosg, no InfoNCE": Method("celltosg", {**QUIET, "contrast_weight": 0.0}),
     "celltosg, no GRPO": Method("celltosg", {**QUIET, "stages": ("anchor", "align")}),
 }
-BASELINES = tuple(name for name in METHODS if not name.startswith("celltosg"))
+BASELINES = tuple(name for name, method in METHODS.items() if method.family != "celltosg")
 
 
 def read(folder: Path, name: str):
@@ -130,16 +139,29 @@ def ask(
     shared = train.var_names.intersection(test.var_names)
     train, test = train[:, shared].copy(), test[:, shared].copy()
     start = time.perf_counter()
-    key = (method.family, method.shuffled, *sorted((k, str(v)) for k, v in method.options.items()))
+    key = (
+        method.family,
+        method.shuffled,
+        method.shuffled_tokens,
+        *sorted((k, str(v)) for k, v in method.options.items()),
+    )
+    reading = tokens_shuffled if method.shuffled_tokens else contextlib.nullcontext
     model = (memory or {}).get(key)
     if model is None:
         if method.trained:
-            model = sclm.train(method.family, train, label_key="cell_type", seed=seed, **options)
+            with reading():
+                model = sclm.train(method.family, train, label_key="cell_type", seed=seed, **options)
         else:
             model = sclm.models.family_class(method.family).ready(graph=graph)
     if memory is not None and method.family == "celltosg":
         memory[key] = model
-    found = model.annotate(read_cells(test).read(), **asked)
+    cells = read_cells(test).read()
+    if method.family == "celltosg" and method.mode is None and not method.told:  # as sclm.tl.annotate asks it
+        asked["novel_share"] = model.estimate_novel_share(cells, candidates=asked.get("candidates"))
+    if method.mode is not None:
+        asked["mode"] = method.mode
+    with reading():
+        found = model.annotate(cells, **asked)
     if method.forced:
         found = forced(found, set(train.obs["cell_type"]), share)
     return found, time.perf_counter() - start
@@ -160,6 +182,20 @@ def forced(found, known: set[str], share: float):
     best = p.argmax(axis=1)
     table["ontology_term_id"], table["label"] = ids[best], found.categories["label"].to_numpy(dtype=object)[best]
     return found._replace(table=table, probabilities=p)
+
+
+@contextlib.contextmanager
+def tokens_shuffled():
+    """While it lasts, graph annotators read a shuffled graph into their virtual tokens, and the true one as evidence."""
+    from sclm.models.celltosg import learning, parts
+
+    tensors, around = learning.graph_tensors, parts.Neighbourhood
+    learning.graph_tensors = lambda graph: tensors(shuffled(graph))
+    parts.Neighbourhood = lambda graph: around(shuffled(graph))
+    try:
+        yield
+    finally:
+        learning.graph_tensors, parts.Neighbourhood = tensors, around
 
 
 def shuffled(graph):

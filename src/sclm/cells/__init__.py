@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sclm.cells.cells import Cells
     from sclm.cells.containers import table_of
     from sclm.cells.counts import CountReport, inspect_counts, invert_log1p, require_counts
+    from sclm.cells.groups import sum_groups
     from sclm.cells.joined import JoinedSource
     from sclm.cells.levels import count_levels
     from sclm.cells.normalise import log_normalise
@@ -33,6 +34,7 @@ _HOME = {
     "inspect_counts": "counts",
     "require_counts": "counts",
     "invert_log1p": "counts",
+    "sum_groups": "groups",
     "JoinedSource": "joined",
     "Proteins": "proteins",
     "read_proteins": "proteins",
@@ -72,6 +74,7 @@ __all__ = [
     "require_counts",
     "require_overlap",
     "scale_proteins",
+    "sum_groups",
     "table_of",
 ]
 

@@ -17,7 +17,6 @@ from sclm.models.celltosg import learning
 from sclm.models.celltosg.config import CellToSGConfig
 from sclm.models.celltosg.network import learns
 from sclm.models.celltosg.parts import make_encoder
-from sclm.models.celltosg.reporting import sum_groups
 from sclm.models.celltosg.tokens import fields_of, write_prompt
 
 if TYPE_CHECKING:
@@ -164,7 +163,7 @@ def test_fields_that_training_did_not_have_are_left_out(model: CellToSG, cells: 
     plain = make_encoder(
         dataclasses.replace(model.config, tissues=()), model.vocabulary, model.network.lm, model.graph, model._arrays["scale"]
     )  # fmt: skip
-    block = type(cells)(model._counts(cells)[0], cells.genes, cells.obs)
+    block = type(cells)(model._filled(cells)[0], cells.genes, cells.obs)
     bare = type(cells)(block.counts, block.genes, cells.obs[["cell_type"]])
     assert torch.equal(plain.ask(block).ids, plain.ask(bare).ids)
     assert not torch.equal(model.encoder.ask(block).ids, plain.ask(bare).ids)
@@ -198,15 +197,18 @@ def test_one_answer_a_group(model: CellToSG, cells: Cells) -> None:
     assert (answer.table["label"] == answer.table.index).mean() >= 0.75
 
 
-def test_cells_without_a_group_are_in_none(cells: Cells) -> None:
-    groups = np.array(["a", np.nan, "b", None, *["a"] * 20], dtype=object)
-    summed = sum_groups(cells, groups)
-    assert summed.obs.index.tolist() == ["a", "b"]
-    np.testing.assert_allclose(summed.counts.toarray()[1], cells.counts[2].toarray()[0])
-    with pytest.raises(ValueError, match="only missing values"):
-        sum_groups(cells, np.full(24, None))
-    with pytest.raises(ValueError, match="found 2"):
-        sum_groups(cells, np.array(["a", "b"]))
+def test_the_share_of_new_cells_is_estimated(model: CellToSG, simulate: Callable[..., anndata.AnnData]) -> None:
+    many = read_cells(simulate(300, seed=8)).read()
+    share = model.estimate_novel_share(many)
+    assert share < 0.1, "no cell is of a new type"
+    parts = [
+        type(many)(many.counts[rows], many.genes, many.obs.iloc[rows]) for rows in (slice(0, 130), slice(130, 300))
+    ]
+    assert max(map(model.estimate_novel_share, parts)) < 0.15
+    assert model.estimate_novel_share(many, candidates=list(model.config.labels)) == 0.0
+    assert model.estimate_novel_share(many, under="neutrophil") == 0.0  # nothing but new terms: nothing to share
+    answer = model.annotate(many, novel_share=share)
+    assert answer.table["confidence"].mean() > model.annotate(many).table["confidence"].mean()
 
 
 def test_explanations_are_tables_with_a_check(model: CellToSG, cells: Cells) -> None:
@@ -330,7 +332,7 @@ def test_reinforcement_raises_the_reward_of_an_untrained_policy(model: CellToSG,
     reward = HierarchyReward(model.ontology)
     module = CellToSGModule(network, config, "reinforce", names, ids, reward=reward, seed=0)
     codes = [model.config.labels.index(t) for t in cells.obs["cell_type"]]
-    batch = model.encoder.ask(type(cells)(model._counts(cells)[0], cells.genes, cells.obs))
+    batch = model.encoder.ask(type(cells)(model._filled(cells)[0], cells.genes, cells.obs))
     batch = batch._replace(truth=torch.tensor(codes))
     optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=3e-3)
     for step in range(25):

@@ -57,8 +57,10 @@ class CellToSGConfig(NeuralConfig):
     weight_decay: float = 0.01
     patience: int = 4
     # -- the answer
-    novel_share: float = 0.3  # of the cells to annotate that are expected to be of types without training cells
-    answer_kinship: float = 1.0  # how much an answer near the truth is worth beside the truth
+    novel_share: float = (
+        0.3  # of the cells that are expected to be of types without training cells, where it is not estimated
+    )
+    answer_kinship: float = 2.0  # how much an answer near the truth is worth beside the truth
     # -- what was found in training
     labels: tuple[str, ...] = ()  # names of the training types, sorted
     term_ids: tuple[str, ...] = ()  # their terms, "unknown" for labels that are no term

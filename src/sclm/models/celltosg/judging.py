@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
     from sclm.knowledge import KnowledgeGraph, Ontology
 
-_KIN = 6.0  # power of Lin similarity between terms that stand for each other
+_KIN = 6.0  # power of Lin similarity by which training types speak for a term without cells
+_NEAR = (
+    3.0  # power of Lin similarity by which an answer near the truth is worth something; chosen on the development data
+)
 _VIEW = 0.05  # of the profile's fit, for the probabilities that novelty is judged by, in rehearsal and in use alike
 _REHEARSED = 30  # cells of a type that plays the new one, and as many others
 
@@ -102,7 +105,7 @@ class Judge:
     @cached_property
     def _kin(self) -> np.ndarray:
         ids = list(self.terms)
-        return (self.ontology.similarity_matrix(ids, ids, "lin") ** _KIN).astype(np.float32)
+        return (self.ontology.similarity_matrix(ids, ids, "lin") ** _NEAR).astype(np.float32)
 
     def kinship(self, columns: np.ndarray, n_loose: int) -> np.ndarray:
         """(m + U, m + U) float32 kinship of the answers: terms (m,) by row, then labels that are no term, alike to none."""
@@ -163,7 +166,7 @@ class Judge:
         """
         seen = softmax(weights.seen.scores(*parts))
         own = parts[2]
-        known, free = np.isin(columns, self.places), np.zeros(len(self.terms), dtype=bool)
+        known = np.isin(columns, self.places)
         result = np.zeros((len(own), len(columns) + len(loose)))
         at = np.full(len(self.terms), -1, dtype=np.int64)
         at[columns] = np.arange(len(columns))
@@ -177,13 +180,17 @@ class Judge:
             scores = open_scores(fit, self.prior, self.company, seen, kin)[:, fresh]
             chance = np.ones(len(own))
             if not nothing_known:
-                free[fresh] = True
-                features = novelty_features(fit, self.prior, free, self.places, self._view(own, self.places))
-                chance = novelty(features, weights.novelty, share)
+                chance = novelty(self.novelty_features(fit, own, columns), weights.novelty, share)
             result *= 1.0 - chance[:, None]
             result[:, np.flatnonzero(~known)] = chance[:, None] * softmax(scores)
         total = result.sum(axis=1, keepdims=True)
         return np.where(total > 0, result / np.maximum(total, 1e-300), 1.0 / result.shape[1])
+
+    def novelty_features(self, fit: Fit, own: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """(n, 4) what tells cells of new types, where these rows of the terms may be answered: fits as :meth:`look` gives them."""
+        free = np.zeros(len(self.terms), dtype=bool)
+        free[columns[~np.isin(columns, self.places)]] = True
+        return novelty_features(fit, self.prior, free, self.places, self._view(own, self.places))
 
     @staticmethod
     def _view(fits: np.ndarray, places: np.ndarray) -> np.ndarray:

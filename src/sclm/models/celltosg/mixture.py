@@ -27,6 +27,10 @@ _GAIN_WEIGHTS = (0.03, 0.4, 0.3)  # of profile, text and markers in novelty
 _RIVAL = -4.0  # log usage
 _KINSHIP_FLOOR = 1e-3
 _PRIOR_STRENGTH = 10.0  # of weights towards their defaults, in cells
+_EXPECTED = 0.3  # share of new types before any cell is seen
+_EXPECTED_CELLS = 5.0  # cells that this expectation is worth
+_MOST = 0.8  # the largest share that is believed: some of the training types are there, or the reference is a wrong one
+_ROUNDS = 500
 
 
 class SeenWeights(NamedTuple):
@@ -160,6 +164,34 @@ def novelty(features: np.ndarray, weights: np.ndarray, share: float) -> np.ndarr
     """ν (n,): chance of a new type where a share of the cells, 0 to 1, is expected to be."""
     prior = np.log(share / (1.0 - share))
     return 1.0 / (1.0 + np.exp(-np.clip(features @ weights + prior, -30, 30)))
+
+
+def expected_share(features: np.ndarray, weights: np.ndarray) -> float:
+    r"""Share of cells of new types among some cells, from their features alone.
+
+    Expectation maximisation of a class prior (Saerens et al., Neural Computation 2002, eq. 2.2-2.3) with a few cells' worth of prior:
+
+    .. math:: \pi \leftarrow \frac{\sum_i \nu_\pi(x_i) + a \pi_0}{n + a}
+
+    Parameters
+    ----------
+    features
+        (n, 4) from :func:`novelty_features`.
+    weights
+        (4,) from :func:`fit_novelty`.
+
+    Returns
+    -------
+    0 to 0.8; 0.3 without cells.
+    """
+    share = _EXPECTED
+    for _ in range(_ROUNDS):
+        expected = novelty(features, weights, min(max(share, 1e-4), 0.99)).sum()
+        new = float(expected + _EXPECTED_CELLS * _EXPECTED) / (len(features) + _EXPECTED_CELLS)
+        if abs(new - share) < 1e-6:
+            break
+        share = new
+    return min(share, _MOST)
 
 
 def choose(probabilities: np.ndarray, similarity: np.ndarray, weight: float) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -11,21 +10,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sclm.cells import Cells, GeneVocabulary, align, log_normalise, require_overlap
+from sclm.cells import Cells, GeneVocabulary, align, log_normalise, require_overlap, sum_groups
 from sclm.evidence import ReferenceSpace
 from sclm.knowledge import KnowledgeGraph, Ontology
 from sclm.models.celltosg.answers import Answers
 from sclm.models.celltosg.config import STAGES, CellToSGConfig
-from sclm.models.celltosg.discriminant import Discriminant
-from sclm.models.celltosg.evidence import Prototypes, lognormal_of
+from sclm.models.celltosg.evidence import Prototypes
 from sclm.models.celltosg.explaining import explain
 from sclm.models.celltosg.graph_tensors import graph_tensors
-from sclm.models.celltosg.judging import Judge, Weights
+from sclm.models.celltosg.judging import Judge
 from sclm.models.celltosg.learning import learn
-from sclm.models.celltosg.mixture import SeenWeights, choose
+from sclm.models.celltosg.mixture import choose
 from sclm.models.celltosg.network import CellToSGNetwork, build_lm
 from sclm.models.celltosg.parts import load_graph, make_encoder, make_names, places_of
-from sclm.models.celltosg.reporting import report, sum_groups
+from sclm.models.celltosg.reporting import report
+from sclm.models.celltosg.voices import Voices, parts_of
 from sclm.models.labels import UNKNOWN
 from sclm.models.neural import NeuralFamily
 from sclm.nn import WordVocabulary, load_own_state
@@ -37,10 +36,6 @@ if TYPE_CHECKING:
     from sclm.models.celltosg.encoding import Encoder
     from sclm.models.celltosg.module import Names
     from sclm.models.contract import Annotation
-
-logger = logging.getLogger(__name__)
-
-_BLOCK = 256  # cells that all terms are compared with at a time
 
 
 class CellToSG(NeuralFamily):
@@ -218,6 +213,10 @@ class CellToSG(NeuralFamily):
         return Answers(self.network, self.names, self.encoder, self.config)
 
     @cached_property
+    def _voices(self) -> Voices:
+        return Voices(self.answers, self.judge, self._arrays)
+
+    @cached_property
     def _space(self) -> ReferenceSpace:
         genes, components, landmarks = (self._arrays[f"space.{n}"] for n in ("genes", "components", "landmarks"))
         return ReferenceSpace(genes, components, landmarks, self.config.space_scale)
@@ -260,6 +259,7 @@ class CellToSG(NeuralFamily):
             language model's own probability of every name, by exhaustive scoring of the trie.
         novel_share
             Share of the cells that are expected to be of types without training cells, 0 to 1; of the configuration by default.
+            :meth:`estimate_novel_share` works it out of all cells at once, as :func:`sclm.tl.annotate` does.
 
         Returns
         -------
@@ -275,22 +275,19 @@ class CellToSG(NeuralFamily):
             raise ValueError(f"novel_share must lie in [0, 1), found {share}.")
         if mode not in ("evidence", "names"):
             raise ValueError(f"mode must be 'evidence' or 'names', found {mode!r}.")
-        counts, absent = self._counts(cells)
+        block, rows, absent = self._filled(cells)
         columns, loose, labels, ids = self._possible(candidates, under)
-        filled = np.diff(counts.indptr) > 0
+        filled = np.isin(np.arange(cells.n_cells), rows)
         probabilities = np.full((len(filled), len(labels)), 1.0 / len(labels))
         best = np.zeros(len(filled), dtype=np.int64)
-        rows = np.flatnonzero(filled)
         kin = self.judge.kinship(columns, len(loose))
-        for start in range(0, len(rows), _BLOCK):
-            part = rows[start : start + _BLOCK]
-            block = Cells(counts[part], pd.Index(self.vocabulary.tokens), cells.obs.iloc[part])
-            p = self._block(block, absent, columns, loose, share, mode)
-            probabilities[part] = p
-            best[part] = choose(p, kin, self.config.answer_kinship if mode == "evidence" else 0.0)
+        for part, some in parts_of(block):
+            p = self._block(some, absent, columns, loose, share, mode)
+            probabilities[rows[part]] = p
+            best[rows[part]] = choose(p, kin, self.config.answer_kinship if mode == "evidence" else 0.0)
         novelty = np.ones(len(filled))
-        if filled.any():
-            novelty[filled] = self._space.novelty(log_normalise(counts[filled]))
+        if len(rows):
+            novelty[rows] = self._space.novelty(log_normalise(block.counts))
         return report(self.ontology, cells.obs.index, filled, probabilities, best, novelty, labels, ids)
 
     def annotate_groups(self, cells: Cells, groups: np.ndarray, **how: Any) -> Annotation:
@@ -308,18 +305,27 @@ class CellToSG(NeuralFamily):
         An annotation with a row a group, in the order of their names. Fields of ``obs`` are those that all cells of a group share.
         """
         self.graph.refuse_if_derived_from(cells.obs.index)
-        return self.annotate(sum_groups(cells, groups), **how)
+        return self.annotate(sum_groups([cells], groups), **how)
+
+    def estimate_novel_share(
+        self, cells: Cells, *, candidates: Sequence[str] | None = None, under: str | None = None
+    ) -> float:
+        """Share of the cells that are of types without training cells, 0 to 0.8, as :meth:`annotate` takes it.
+
+        See :func:`~sclm.models.celltosg.mixture.expected_share`. A few hundred cells are enough; the estimate is for all of them together.
+        """
+        block, _, absent = self._filled(cells)
+        columns, loose, _, _ = self._possible(candidates, under)
+        return self._voices.expected_share(block, absent, columns, loose)
 
     def ask(self, cells: Cells, task: str = "cell_type") -> list[str]:
         """Free answers of the language model to a question: ``"cell_type"``, ``"tissue"``, ``"disease"`` or ``"description"``.
 
         Names of types in free text become terms by ``Ontology.resolve``. Cells without counts get an empty answer.
         """
-        counts, _ = self._counts(cells)
-        filled = np.flatnonzero(np.diff(counts.indptr) > 0)
-        block = Cells(counts[filled], pd.Index(self.vocabulary.tokens), cells.obs.iloc[filled])
+        block, rows, _ = self._filled(cells)
         found = [""] * cells.n_cells
-        for row, text in zip(filled, self.answers.texts(block, task), strict=True):
+        for row, text in zip(rows, self.answers.texts(block, task), strict=True):
             found[row] = text
         return found
 
@@ -329,6 +335,7 @@ class CellToSG(NeuralFamily):
         *,
         candidates: Sequence[str] | None = None,
         under: str | None = None,
+        novel_share: float | None = None,
         n_genes: int = 5,
         n_nodes: int = 3,
         seed: int = 0,
@@ -339,15 +346,13 @@ class CellToSG(NeuralFamily):
         ----------
         cells
             Raw counts; a few, since what is shown is deleted piece by piece. Those without counts have no rows.
-        candidates, under, n_genes, n_nodes, seed
+        candidates, under, novel_share, n_genes, n_nodes, seed
             As :meth:`annotate` takes them; rows a cell; of the comparison.
         """
-        counts, absent = self._counts(cells)
-        filled = np.flatnonzero(np.diff(counts.indptr) > 0)
-        block = Cells(counts[filled], pd.Index(self.vocabulary.tokens), cells.obs.iloc[filled])
+        block, _, absent = self._filled(cells)
         columns, loose, labels, _ = self._possible(candidates, under)
         kin, weight = self.judge.kinship(columns, len(loose)), self.config.answer_kinship
-        share = self.config.novel_share
+        share = self.config.novel_share if novel_share is None else novel_share
         return explain(
             block, self.answers, self.graph.nodes["name"].to_numpy(dtype=object),
             {int(node): i for i, node in enumerate(self._gene_nodes) if node >= 0},
@@ -379,17 +384,10 @@ class CellToSG(NeuralFamily):
             p = np.exp(self.answers.names_log_probs(block)[:, columns])
             p = np.concatenate([p, np.zeros((len(p), len(loose)))], axis=1)
             return p / np.maximum(p.sum(axis=1, keepdims=True), 1e-30)
-        language, contrast = self.answers.types(block, hidden)
-        fit, own = self.judge.look(block.counts, absent)
-        lognormal = lognormal_of(block.counts, self._arrays["share"], absent)
-        fill = None if absent is None else np.where(absent, self._arrays["mean"], 0.0)
-        split = Discriminant(self._arrays["discriminant.weights"], self._arrays["discriminant.intercepts"])
-        parts = (language - self._arrays["null"][None, :], contrast, own, split.scores(lognormal, fill))
-        weights = Weights(SeenWeights(*self._arrays["seen"].tolist()), self._arrays["novelty"])
-        return self.judge.probabilities(fit, parts, weights, columns, loose, share)
+        return self._voices.probabilities(block, absent, columns, loose, share, hidden)
 
-    def _counts(self, cells: Cells) -> tuple[Any, np.ndarray | None]:
-        """Counts of the model's genes, and which of these the data lack (None: none)."""
+    def _filled(self, cells: Cells) -> tuple[Cells, np.ndarray, np.ndarray | None]:
+        """Cells with counts in the model's genes, their rows, and which of the genes the data lack (None: none)."""
         self.graph.refuse_if_derived_from(cells.obs.index)
         if self._last_match is None or self._last_match[0] is not cells.genes:
             self.match(cells.genes)
@@ -397,4 +395,6 @@ class CellToSG(NeuralFamily):
         counts, _ = align(cells, self.vocabulary, match=match)
         absent = np.ones(len(self.vocabulary.tokens), dtype=bool)
         absent[match.ids[match.ids >= 0]] = False
-        return counts, absent if absent.any() else None
+        rows = np.flatnonzero(np.diff(counts.indptr) > 0)
+        block = Cells(counts[rows], pd.Index(self.vocabulary.tokens), cells.obs.iloc[rows])
+        return block, rows, absent if absent.any() else None
