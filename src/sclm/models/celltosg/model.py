@@ -310,7 +310,7 @@ class CellToSG(NeuralFamily):
     def estimate_novel_share(
         self, cells: Cells, *, candidates: Sequence[str] | None = None, under: str | None = None
     ) -> float:
-        """Share of the cells that are of types without training cells, 0 to 0.8, as :meth:`annotate` takes it.
+        """Share of the cells that are of types without training cells, 0 to 0.5, as :meth:`annotate` takes it.
 
         See :func:`~sclm.models.celltosg.mixture.expected_share`. A few hundred cells are enough; the estimate is for all of them together.
         """
