@@ -67,10 +67,13 @@ nb_execution_mode = "cache"
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_output_stderr = "remove"  # progress bars and notes of libraries; what a page is about is printed
 
 # -- pages --------------------------------------------------------------------
 html_theme = "sphinx_book_theme"
 html_title = project
+html_static_path = ["_static"]
+html_css_files = ["sclm.css"]
 html_show_sourcelink = False
 html_theme_options = {
     "repository_url": "https://github.com/sclm/sclm",
