@@ -129,6 +129,32 @@ def write(
     logger.info("%s wrote %s", entry.get("tool", "sclm"), ", ".join(written))
 
 
+def extend(group: Any, name: str, values: np.ndarray, *, first: bool) -> None:
+    """Write the first rows of a matrix into an h5 or zarr group, or put further rows below those that are there.
+
+    Parameters
+    ----------
+    group
+        Such as ``.obsm`` of an open store.
+    name
+        Of the matrix.
+    values
+        (n, width) rows.
+    first
+        Whether the matrix begins with these.
+    """
+    from anndata.io import write_elem
+
+    if first:
+        growing = {"maxshape": (None, *values.shape[1:])} if type(group).__module__.startswith("h5py") else {}
+        write_elem(group, name, values, dataset_kwargs=growing)
+        return
+    array = group[name]
+    n = array.shape[0]
+    array.resize((n + len(values), *values.shape[1:]))
+    array[n:] = values
+
+
 def read(adata: anndata.AnnData, key: str, tool: str) -> dict[str, Any]:
     """The record under ``.uns[key]``, checked to be one that ``tool`` wrote.
 

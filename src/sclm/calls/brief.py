@@ -21,11 +21,9 @@ _DEPTH = 4
 
 
 def contents(adata: anndata.AnnData) -> dict[str, dict[str, Any]]:
-    """What an AnnData holds before a tool runs: slot → name → the object (columns as copies, the rest by identity)."""
+    """What an AnnData holds before a tool runs: slot → name → the object. Tools replace columns as a whole, so none is copied."""
     return {
-        slot: {name: holder[name].copy() if slot in ("obs", "var") else holder[name] for name in _names(holder)}
-        for slot in _SLOTS
-        for holder in [getattr(adata, slot)]
+        slot: {name: holder[name] for name in _names(holder)} for slot in _SLOTS for holder in [getattr(adata, slot)]
     }
 
 

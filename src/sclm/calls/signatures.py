@@ -78,6 +78,13 @@ def tool_names() -> list[str]:
     return sorted(set(tl.__all__) - _NO_CALL)
 
 
+def in_shards() -> tuple[str, ...]:
+    """Tools that can do a large file in shares, since they treat every cell by itself."""
+    from sclm.tl._stages import SHARDED
+
+    return tuple(SHARDED)
+
+
 def summary(tool: str) -> str:
     """First sentence of a tool's docstring, read from its source: a list of tools costs no import.
 

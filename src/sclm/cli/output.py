@@ -64,6 +64,12 @@ def logged(verbose: bool) -> Iterator[None]:
 
 def of_run(result: dict[str, Any]) -> str:
     """A tool's result in a few lines."""
+    if result["output"] is None:
+        shards = result["shards"]
+        return (
+            f"{shards['folder']}: {shards['done']} of {shards['of']} shards are done, {result['seconds']} s. The process that finds "
+            "all of them there writes the output."
+        )
     lines = [f"{result['output']}: {result['n_cells']:,} cells x {result['n_genes']:,} genes, {result['seconds']} s"]
     lines += [f"  {entry['where']}  {_in_words(entry)}" for entry in result["written"]]
     for key, record in result["records"].items():
@@ -122,6 +128,13 @@ def of_check(result: dict[str, Any]) -> str:
             if tool["fits"] is not False and tool["models"].get(kind):
                 lines.append(f"      {'':<12} {text}: {', '.join(tool['models'][kind])}")
     return "\n".join(lines)
+
+
+def of_benchmark(result: dict[str, Any]) -> str:
+    """A comparison: what it says, the table, where the report is."""
+    return "\n".join(
+        ["", result["text"], "", *result["sentences"], "", *result["notes"], "", f"report: {result['report']}"]
+    )
 
 
 def of_models(result: dict[str, Any]) -> str:

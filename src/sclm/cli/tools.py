@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sclm.calls.signatures import Parameter, Signature, request_parameters, signature
+from sclm.calls.signatures import Parameter, Signature, in_shards, request_parameters, signature
 from sclm.cli import output
 
 _TYPES: dict[str, Any] = {
@@ -31,12 +31,12 @@ def tool_command(name: str) -> Any:
 
     def command(**values: Any) -> None:
         overwrite, as_json, verbose = (values.pop(key) for key in _EVERYWHERE)
-        path, out = values.pop("path", None), values.pop("out")
+        path, out, shard = values.pop("path", None), values.pop("out"), values.pop("shard", None)
         arguments = _arguments(about, values)
         from sclm.calls.running import run
 
         output.answer(
-            lambda: run(name, path, out, arguments, overwrite=overwrite),
+            lambda: run(name, path, out, arguments, shard=shard, overwrite=overwrite),
             output.of_run,
             as_json=as_json,
             verbose=verbose,
@@ -69,6 +69,9 @@ def _options(about: Signature) -> list[inspect.Parameter]:
             found += _request_options(parameter)
         else:
             found.append(_of(parameter))
+    if about.name in in_shards():
+        text = "Do the i-th of n shares of a large file; the process that finds all of them done writes the output."
+        found.append(_option("shard", str, None, "--shard", help_text=text, metavar="I/N"))
     return [*found, *everywhere()]
 
 

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-from tqdm import tqdm
-
-from sclm import models, results
-from sclm.cells import read_cells, table_of
-from sclm.evidence import over_cluster
-from sclm.evidence.backoff import UNKNOWN
-from sclm.knowledge import Ontology
-from sclm.models.contract import Annotator
-from sclm.tl._annotate_answers import Gatherer, vocabulary_options
-from sclm.tl._annotate_explain import check_explain, explanation
+from sclm import results
+from sclm.cells import table_of
+from sclm.tl._annotate_stages import Annotating
+from sclm.tl._stages import in_one_go
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,13 +15,8 @@ if TYPE_CHECKING:
 
     import anndata
 
-    from sclm.cells import CellSource
+    from sclm.models.contract import Annotator
     from sclm.models.family import Family
-
-logger = logging.getLogger(__name__)
-
-# A twentieth of cells like the reference lies above this novelty; four times that share is worth a word.
-_NOVEL, _NOVEL_SHARE = 0.5, 0.2
 
 
 def annotate(
@@ -50,8 +35,10 @@ def annotate(
     invert_log1p: bool = False,
     candidates: Sequence[str] | None = None,
     under: str | None = None,
+    novel_share: float | None = None,
     min_confidence: float | None = None,
     groupby: str | None = None,
+    pseudobulk: bool = False,
     majority_voting: bool = False,
     explain: int = 0,
     key_added: str = "sclm_cell_type",
@@ -102,13 +89,19 @@ def annotate(
         every term of the Cell Ontology below "cell".
     under
         For open-vocabulary models: only cell types below this term, and itself, for example ``"lymphocyte"``.
+    novel_share
+        For ``"celltosg"``: share of the cells that are of types without training cells, in [0, 1). None: estimated from 2,000 of the
+        cells, drawn by ``seed``. Pass 0 where every type is in the reference.
     min_confidence
         Threshold in (0, 1] for ontology back-off: the label becomes the most specific ontology term whose summed
         probability reaches it, and ``"unknown"`` where not even a child of the root does. At 0.5 or below, that can be a
         term beside the most probable type. None keeps the most probable type.
     groupby
-        Column of ``adata.obs``: cells of a group get the group's consensus, a vote of the answers of its cells (their counts are
-        not summed); cells without a group keep their own type.
+        Column of ``adata.obs``: cells of a group get the group's consensus, a vote of the answers of its cells; cells without a group keep
+        their own type.
+    pseudobulk
+        With ``groupby``: the counts of a group are summed and the model is asked once a group, in place of the vote; cells without a
+        group are ``"unknown"``. A language model then reads one sentence of the group's most remarkable genes.
     majority_voting
         The same over small clusters that are made for it (k-means on principal components, about 50 cells each).
     explain
@@ -138,7 +131,7 @@ def annotate(
         How far the cell lies from the nearest reference cells; 0.5 is the most unusual twentieth of the reference itself:
         see :class:`sclm.evidence.ReferenceSpace`.
     ``.obs["sclm_cell_type_per_cell"]``, ``.obs["sclm_cell_type_vote_fraction"]``
-        With a consensus: each cell's own type, and the share of the group that agrees with the consensus (NaN for cells
+        With a vote: each cell's own type, and the share of the group that agrees with the consensus (NaN for cells
         without a group or without counts).
     ``.obsm["sclm_cell_type_probabilities"]`` : float32 (n_obs, n_types)
         Calibrated probabilities, columns in ``.uns["sclm_cell_type"]["categories"]``. Of more than 256 types, those get a column that are
@@ -175,182 +168,33 @@ def annotate(
     """
     results.check_name(key_added)
     adata = table_of(adata, table_key, mod)
-    if min_confidence is not None and (isinstance(min_confidence, bool | str) or not 0 < min_confidence <= 1):
-        raise ValueError(
-            f"min_confidence must be a number in (0, 1], found {min_confidence!r}. Use e.g. 0.8, or None for no back-off."
-        )
     if not copy and getattr(adata, "is_view", False) and adata.isbacked:
         raise ValueError(
             "Results cannot be written into a view of a backed AnnData. Pass copy=True, or call .to_memory() on it."
         )
-    if groupby is not None and majority_voting:
-        raise ValueError("Pass either groupby= or majority_voting=True, found both.")
-    slots: dict[str, Any] = {"layer": layer, "gene_key": gene_key, "invert_log1p": invert_log1p}
-    source = read_cells(adata, **slots, obs_keys=[groupby] if groupby else [])
-    annotator = _annotator(
+    work = Annotating(
+        adata,
         model,
-        source,
-        reference,
+        reference=reference,
         label_key=label_key,
         batch_key=batch_key,
-        layer=reference_layer,
-        gene_key=reference_gene_key,
+        table_key=table_key,
+        mod=mod,
+        layer=layer,
+        gene_key=gene_key,
+        reference_layer=reference_layer,
+        reference_gene_key=reference_gene_key,
         invert_log1p=invert_log1p,
-        asked={"candidates": candidates, "under": under},
+        candidates=candidates,
+        under=under,
+        novel_share=novel_share,
+        min_confidence=min_confidence,
+        groupby=groupby,
+        pseudobulk=pseudobulk,
+        majority_voting=majority_voting,
         explain=explain,
+        key_added=key_added,
+        batch_size=batch_size,
         seed=seed,
     )
-    asked = [name for name in getattr(annotator, "obs_keys", ()) if name in adata.obs and name != groupby]
-    if asked:  # columns that the model reads, such as tissue and disease in a prompt
-        source = read_cells(adata, **slots, obs_keys=[*asked, *([groupby] if groupby else [])])
-    options = vocabulary_options(annotator, candidates, under)
-    check_explain(annotator, explain)
-    match = annotator.match(source.genes)
-    logger.info("genes: %s", match.summary())
-
-    groups = None
-    if groupby is not None:
-        column = source.obs[groupby]
-        there = column.notna().to_numpy()
-        names = column.astype(str).to_numpy(dtype=object)
-        groups = np.where(there, names, np.full(len(names), None, dtype=object))  # None: no group
-    elif majority_voting:
-        groups = over_cluster(source, seed=seed)
-    gatherer = Gatherer(groups, min_confidence, Ontology.load("cl"))
-    with tqdm(total=source.n_cells, desc="annotate", unit=" cells", delay=2, leave=False) as bar:
-        for cells in source.blocks(batch_size):
-            gatherer.add(annotator.annotate(cells, **options))
-            bar.update(len(cells.obs))
-    table, answer, probabilities, categories, left_out = gatherer.finish()
-
-    empty = int((table["label"] == UNKNOWN).sum())
-    if empty:
-        logger.warning("%d cells have no counts in the model's genes: 'unknown' with confidence 0.", empty)
-    novel = float((table["novelty"] > _NOVEL).mean())
-    if novel > _NOVEL_SHARE:
-        logger.warning(
-            "%.0f %% of the cells have a novelty above %.1f, where 5 %% of cells like the reference lie: another protocol, or "
-            "types that the reference lacks. Their names may be wrong however confident they are.",
-            100 * novel, _NOVEL,
-        )  # fmt: skip
-
-    explained = explanation(annotator, source, table, explain, options, seed) if explain else {}
-    entry = results.record(
-        "annotate",
-        model=annotator.provenance() if hasattr(annotator, "provenance") else {"family": type(annotator).__name__},
-        params={
-            "table_key": table_key,
-            "mod": mod,
-            "layer": layer,
-            "gene_key": gene_key,
-            "label_key": label_key,
-            "batch_key": batch_key,
-            "reference_layer": reference_layer,
-            "reference_gene_key": reference_gene_key,
-            "invert_log1p": invert_log1p,
-            "candidates": options.get("candidates"),
-            "under": under,
-            "min_confidence": min_confidence,
-            "groupby": groupby,
-            "majority_voting": majority_voting,
-            "explain": explain or None,
-        },
-        seed=seed,
-        categories=categories["label"].tolist(),
-        category_ontology_term_ids=categories["ontology_term_id"].tolist(),
-        genes={"matched": match.matched, "in_model": match.in_model, "in_data": match.in_data},
-        ontology=_ontology(annotator),
-        **({"left_out": left_out} if left_out else {}),
-        **_facts(annotator),
-        **explained,
-    )
-    target = adata.copy() if copy and not adata.isbacked else adata.to_memory() if copy else adata
-    results.write(
-        target,
-        key_added,
-        entry,
-        obs={
-            key_added: pd.Categorical(answer["label"]),
-            f"{key_added}_ontology_term_id": pd.Categorical(answer["ontology_term_id"]),
-            f"{key_added}_confidence": answer["confidence"],
-            f"{key_added}_novelty": table["novelty"].to_numpy(dtype=np.float64),
-            f"{key_added}_per_cell": None if groups is None else pd.Categorical(answer["per_cell"]),
-            f"{key_added}_vote_fraction": None if groups is None else answer["vote_fraction"],
-        },
-        obsm={f"{key_added}_probabilities": probabilities},
-    )
-    return target if copy else None
-
-
-def _annotator(
-    model: Any,
-    source: CellSource,
-    reference: anndata.AnnData | None,
-    *,
-    label_key: str | None,
-    batch_key: str | None,
-    layer: str | None,
-    gene_key: str | None,
-    invert_log1p: bool,
-    asked: dict[str, Any],
-    explain: int,
-    seed: int,
-) -> Any:
-    """The trained model: loaded, or trained now on the genes that the reference and the data share."""
-    if reference is None:
-        given = {
-            "label_key": label_key,
-            "batch_key": batch_key,
-            "reference_layer": layer,
-            "reference_gene_key": gene_key,
-        }
-        if extra := [k for k, v in given.items() if v is not None]:
-            raise ValueError(
-                f"{' and '.join(extra)} describe a reference, found no reference. Pass reference= as well."
-            )
-        annotator = model if isinstance(model, Annotator) and not isinstance(model, type) else models.load(model)
-        if not isinstance(annotator, Annotator):
-            raise ValueError(f"{getattr(annotator, 'family', type(annotator).__name__)!r} does not annotate cells.")
-        return annotator
-    if label_key is None:
-        columns = ", ".join(map(str, list(getattr(reference, "obs", pd.DataFrame()).columns)[:20]))
-        raise ValueError(
-            f"label_key= must name the column of reference.obs with the cell types, found None. Columns: {columns or 'none'}."
-        )
-    if not isinstance(model, str) or model not in models.FAMILIES:
-        raise ValueError(
-            f"With reference=, model must be a family to train ({', '.join(map(repr, models.FAMILIES))}), found {model!r}. "
-            "Leave reference= out to use a trained model."
-        )
-    family = models.family_class(model)
-    if not hasattr(family, "annotate"):
-        raise ValueError(f"{model!r} does not annotate cells. Use e.g. 'logistic', the default.")
-    vocabulary_options(family, **asked)  # refused before training
-    check_explain(family, explain)
-    keys = [label_key] + ([batch_key] if batch_key else [])
-    try:
-        labelled = read_cells(reference, layer=layer, gene_key=gene_key, obs_keys=keys, invert_log1p=invert_log1p)
-    except (KeyError, TypeError, ValueError) as error:
-        # The same messages, in the words of this call: adata.X → reference.X, layer= → reference_layer=.
-        text = re.sub(r"\badata\b", "reference", str(error.args[0]))
-        raise type(error)(re.sub(r"\b(layer|gene_key)=", r"reference_\1=", text)) from error
-    options = {"batch_key": batch_key} if batch_key else {}
-    return family.fit(labelled, label_key=label_key, genes=source.genes, seed=seed, **options)
-
-
-def _ontology(annotator: Any) -> dict[str, str]:
-    """Ontology that the model's terms were resolved with, and the one that names and back-off come from now."""
-    now = Ontology.load("cl").version
-    trained = getattr(getattr(annotator, "config", None), "ontology_version", "") or now
-    return {"name": "cl", "version": now, "version_in_training": trained}
-
-
-def _facts(annotator: Any) -> dict[str, Any]:
-    """How a reference's labels were resolved and what its card says, where the model knows."""
-    facts: dict[str, Any] = {}
-    labels = getattr(annotator, "reference_labels", None)
-    if labels is not None:
-        facts["reference_labels"] = labels
-    if getattr(annotator, "card", None):
-        facts["card"] = annotator.card
-    return facts
+    return in_one_go(adata, work, copy)

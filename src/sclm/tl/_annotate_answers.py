@@ -10,12 +10,14 @@ import pandas as pd
 from scipy import sparse
 
 from sclm import models
-from sclm.evidence import Ballots, back_off
+from sclm.evidence import back_off
 from sclm.evidence.backoff import UNKNOWN
+from sclm.tl._stages import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from sclm.evidence import Ballots
     from sclm.knowledge import Ontology
     from sclm.models.contract import Annotation
 
@@ -29,66 +31,66 @@ class Gathered(NamedTuple):
 
     Attributes
     ----------
-    table
-        One row a cell: label, ontology_term_id, confidence, novelty, as the model gave them.
+    label
+        (n_cells,) each cell's own type, as the model gave it.
+    novelty
+        (n_cells,) float64.
     answer
         Columns after back-off and consensus.
-    probabilities
-        (n_cells, n_kept) float32, or None.
     categories
-        One row a column of it.
+        One row a type that gets a column of probabilities.
+    probabilities
+        What gives these columns for a part, or None.
     left_out
         Number of types without a column, and the mean over cells of the probability that is not written; empty where all is.
     """
 
-    table: pd.DataFrame
+    label: np.ndarray
+    novelty: np.ndarray
     answer: dict[str, np.ndarray]
-    probabilities: np.ndarray | None
     categories: pd.DataFrame
+    probabilities: Callable[[Part], np.ndarray] | None
     left_out: dict[str, float]
 
 
 class Gatherer:
-    """Takes blocks of annotations in the order of the cells.
+    """Takes blocks of annotations of a stretch of cells, in their order.
 
     Parameters
     ----------
-    groups
-        (n_cells,) name of each cell's group, None for cells of no group; or None without groups.
+    ballots
+        Where the cells vote, or None.
     min_confidence
         Threshold of the back-off, or None.
     ontology
         Where back-off looks.
     """
 
-    def __init__(self, groups: np.ndarray | None, min_confidence: float | None, ontology: Ontology) -> None:
-        self._groups, self._min_confidence, self._ontology = groups, min_confidence, ontology
+    def __init__(
+        self, ballots: Callable[[int], Ballots] | None, min_confidence: float | None, ontology: Ontology
+    ) -> None:
+        self._make_ballots, self._min_confidence, self._ontology = ballots, min_confidence, ontology
+        self.ballots: Ballots | None = None
         self._tables: list[pd.DataFrame] = []
         self._backed: list[Any] = []
-        self._dense: list[np.ndarray] = []
-        self._thin: list[sparse.csr_matrix] = []
-        self._categories: pd.DataFrame | None = None
-        self._labels: list[str] = []
+        self._probabilities: list[Any] = []
+        self._labels: list[str] | None = None
         self._ids: list[str] = []
-        self._ballots: Ballots | None = None
         self._column: dict[tuple[str, str], int] = {}
         self._highest = np.zeros(0)
-        self._unwritten = 0.0
         self._n = 0
 
     def add(self, block: Annotation) -> None:
         """Take the next block; raises ValueError where back-off or consensus is asked of a model without a label set."""
         table, p = block.table, block.probabilities
-        if p is None and (self._groups is not None or self._min_confidence is not None):
+        if p is None and (self._make_ballots is not None or self._min_confidence is not None):
             raise ValueError("Back-off and consensus need a model with a label set; this one has none.")
-        if self._categories is None:
-            self._categories = block.categories
+        if self._labels is None:
             self._labels = block.categories["label"].tolist()
             self._ids = block.categories["ontology_term_id"].tolist()
             self._column = {pair: i for i, pair in enumerate(zip(self._labels, self._ids, strict=True))}
             self._highest = np.zeros(len(self._labels))
-            if self._groups is not None:
-                self._ballots = Ballots(self._groups, len(self._labels))
+            self.ballots = None if self._make_ballots is None else self._make_ballots(len(self._labels))
         self._tables.append(table)
         where = slice(self._n, self._n + len(table))
         self._n += len(table)
@@ -101,64 +103,113 @@ class Gatherer:
             self._backed.append(
                 back_off(p.astype(np.float64), self._labels, self._ids, self._ontology, self._min_confidence)
             )
-        if self._ballots is not None:
-            self._ballots.add(where, p, own, filled)
-        self._keep(p, own)
+        if self.ballots is not None:
+            self.ballots.add(where, p, own, filled)
+        if p.shape[1] > WIDE:
+            if len(p):
+                self._highest = np.maximum(self._highest, p.max(axis=0))
+            self._highest[own[own >= 0]] = 1.0
+            p = sparse.csr_matrix(np.where(p >= _NOTHING, p, np.float32(0.0)))
+        self._probabilities.append(p)
 
-    def _keep(self, p: np.ndarray, own: np.ndarray) -> None:
-        if p.shape[1] <= WIDE:
-            self._dense.append(p)
-            return
-        if len(p):
-            self._highest = np.maximum(self._highest, p.max(axis=0))
-        self._highest[own[own >= 0]] = 1.0
-        self._thin.append(sparse.csr_matrix(np.where(p >= _NOTHING, p, np.float32(0.0))))
-
-    def finish(self) -> Gathered:
-        """All of it."""
-        table, categories = pd.concat(self._tables), self._categories
-        answer = self._answer(table)
-        if self._dense or not self._thin:
-            p = np.concatenate(self._dense) if self._dense else None
-            return Gathered(table, answer, p, categories, {})  # type: ignore[arg-type]
-        kept = np.flatnonzero(self._highest >= KEPT)
-        p = np.concatenate([block[:, kept].toarray() for block in self._thin])
-        left_out = {"types": len(self._highest) - len(kept), "mean_probability": float(1.0 - p.sum(axis=1).mean())}
-        return Gathered(table, answer, p, categories.iloc[kept].reset_index(drop=True), left_out)  # type: ignore[union-attr]
-
-    def _answer(self, table: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Labels after consensus and back-off; cells without counts stay unknown."""
-        own = table["label"].to_numpy(dtype=object)
-        answer = {
-            "label": own,
+    def finish(self) -> Part:
+        """The stretch: what the model said, what back-off made of it, and the probabilities, sparse where they are of many types."""
+        table = pd.concat(self._tables)
+        columns = {
+            "label": table["label"].to_numpy(dtype=object),
             "ontology_term_id": table["ontology_term_id"].to_numpy(dtype=object),
             "confidence": table["confidence"].to_numpy(dtype=np.float64),
+            "novelty": table["novelty"].to_numpy(dtype=np.float64),
         }
-        filled = own != UNKNOWN
-        if self._min_confidence is not None:
-            label, term, confidence = (np.concatenate(parts) for parts in zip(*self._backed, strict=True))
-            answer["label"] = np.where(filled, label, UNKNOWN)
-            answer["ontology_term_id"] = np.where(filled, term, UNKNOWN)
-            answer["confidence"] = np.where(filled, confidence, 0.0)
-        if self._ballots is None:
-            return answer
-        # Cells without counts have nothing to vote with and stay unknown; cells without a group keep their own answer.
-        voted = self._ballots.count(self._labels, self._ids, self._ontology, self._min_confidence)
-        grouped = self._ballots.grouped
-        for name in list(answer):
-            answer[name] = np.where(grouped & filled, voted[name], answer[name])
-        answer["vote_fraction"] = np.where(grouped & filled, voted["vote_fraction"], np.nan)
-        return {**answer, "per_cell": own}
+        if self._backed:
+            named = zip(("label", "ontology_term_id", "confidence"), zip(*self._backed, strict=True), strict=True)
+            columns |= {f"backed_{name}": np.concatenate(blocks) for name, blocks in named}
+        blocks, self._probabilities = self._probabilities, []
+        p = None
+        if blocks:
+            p = sparse.vstack(blocks, format="csr") if sparse.issparse(blocks[0]) else np.concatenate(blocks)
+        facts = {"labels": self._labels, "ids": self._ids, "highest": self._highest}
+        return Part(columns, {} if p is None else {"probabilities": p}, facts)
 
 
-def vocabulary_options(model: Any, candidates: Sequence[str] | None, under: str | None) -> dict[str, Any]:
+def gathered(
+    parts: Sequence[Part], ballots: Ballots | None, min_confidence: float | None, ontology: Ontology
+) -> Gathered:
+    """All stretches of cells, in their order.
+
+    Parameters
+    ----------
+    parts
+        Of :meth:`Gatherer.finish`.
+    ballots
+        Of the one gatherer that took all cells, or None.
+    min_confidence
+        As it was given to the gatherers.
+    ontology
+        Where the consensus looks.
+    """
+    labels, ids = parts[0].facts["labels"], parts[0].facts["ids"]
+    categories = pd.DataFrame({"label": list(labels), "ontology_term_id": list(ids)}, dtype=object)
+    label, novelty = _column(parts, "label"), _column(parts, "novelty")
+    answer = _answers(parts, label, ballots, min_confidence, ontology)
+    if "probabilities" not in parts[0].matrices:
+        return Gathered(label, novelty, answer, categories, None, {})
+    if len(labels) <= WIDE:
+        return Gathered(label, novelty, answer, categories, lambda part: part.matrices["probabilities"], {})
+    highest = np.max([part.facts["highest"] for part in parts], axis=0)
+    kept = np.flatnonzero(highest >= KEPT)
+
+    def columns(part: Part) -> np.ndarray:
+        return part.matrices["probabilities"][:, kept].toarray()
+
+    # summed cell by cell first: the same whatever the stretches are
+    written = np.concatenate([columns(part).sum(axis=1, dtype=np.float64) for part in parts])
+    left_out = {"types": len(labels) - len(kept), "mean_probability": float(1.0 - written.mean())}
+    return Gathered(label, novelty, answer, categories.iloc[kept].reset_index(drop=True), columns, left_out)
+
+
+def _column(parts: Sequence[Part], name: str) -> np.ndarray:
+    return np.concatenate([part.columns[name] for part in parts])
+
+
+def _answers(
+    parts: Sequence[Part],
+    own: np.ndarray,
+    ballots: Ballots | None,
+    min_confidence: float | None,
+    ontology: Ontology,
+) -> dict[str, np.ndarray]:
+    """Labels after consensus and back-off; cells without counts stay unknown."""
+    answer = {"label": own, **{name: _column(parts, name) for name in ("ontology_term_id", "confidence")}}
+    filled = own != UNKNOWN
+    if min_confidence is not None:
+        for name, empty in (("label", UNKNOWN), ("ontology_term_id", UNKNOWN), ("confidence", 0.0)):
+            answer[name] = np.where(filled, _column(parts, f"backed_{name}"), empty)
+    if ballots is None:
+        return answer
+    # Cells without counts have nothing to vote with and stay unknown; cells without a group keep their own answer.
+    facts = parts[0].facts
+    voted = ballots.count(list(facts["labels"]), list(facts["ids"]), ontology, min_confidence)
+    for name in list(answer):
+        answer[name] = np.where(ballots.grouped & filled, voted[name], answer[name])
+    answer["vote_fraction"] = np.where(ballots.grouped & filled, voted["vote_fraction"], np.nan)
+    return {**answer, "per_cell": own}
+
+
+def vocabulary_options(
+    model: Any, candidates: Sequence[str] | None, under: str | None, novel_share: float | None
+) -> dict[str, Any]:
     """The arguments that choose among an open vocabulary, for a model or family whose ``annotate`` takes them.
 
     Raises
     ------
     TypeError
         If `candidates` is one text, or the model does not take what is given.
+    ValueError
+        If `novel_share` is no share.
     """
+    if novel_share is not None and (isinstance(novel_share, bool | str) or not 0 <= novel_share < 1):
+        raise ValueError(f"novel_share must be a number in [0, 1), found {novel_share!r}. Pass None to estimate it.")
     if isinstance(candidates, str):
         raise TypeError(
             f"candidates must be a list of names or ids, found the text {candidates!r}. Write [{candidates!r}]."
@@ -168,11 +219,14 @@ def vocabulary_options(model: Any, candidates: Sequence[str] | None, under: str 
         given["candidates"] = [str(name) for name in candidates]
     if under is not None:
         given["under"] = under
+    if novel_share is not None:
+        given["novel_share"] = novel_share
     if lost := [name for name in given if not _takes(model, name)]:
-        able = [name for name in models.FAMILIES if _takes(models.family_class(name), "candidates")]
+        able = [name for name in models.FAMILIES if all(_takes(models.family_class(name), of) for of in lost)]
         raise TypeError(
             f"{' and '.join(f'{name}=' for name in lost)} cannot be given to {getattr(model, 'family', type(model).__name__)!r}, which "
-            f"names the types that it learnt. Families that choose among the terms of the Cell Ontology: {', '.join(map(repr, able))}."
+            f"does not take {'it' if len(lost) == 1 else 'them'}. Families that choose among the terms of the Cell Ontology and do: "
+            f"{', '.join(map(repr, able))}."
         )
     return given
 

@@ -10,8 +10,6 @@ from sclm import models
 from sclm.evidence.backoff import UNKNOWN
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from sclm.cells import CellSource
 
 _PAIRS = (("genes", "top genes", "random genes"), ("nodes", "top nodes", "random nodes"))
@@ -40,7 +38,7 @@ def check_explain(model: Any, explain: int) -> None:
 
 
 def explanation(
-    annotator: Any, source: CellSource, table: pd.DataFrame, explain: int, options: dict[str, Any], seed: int
+    annotator: Any, source: CellSource, label: np.ndarray, explain: int, options: dict[str, Any], seed: int
 ) -> dict[str, Any]:
     """Explanations of at most `explain` cells of each type, and what deletion costs on average.
 
@@ -48,7 +46,7 @@ def explanation(
     ----------
     annotator
         Has ``explain(cells, seed=, **options)``: a table with ``cell``, ``kind``, ``effect``.
-    source, table
+    source, label
         The cells and the model's own answers.
     explain
         Cells a type.
@@ -62,7 +60,6 @@ def explanation(
     ``{"explanation": table, "faithfulness": {"genes": {"shown", "random", "share", "cells"}, "nodes": …}}``: mean nats that an answer loses
     without what is shown of a cell and without as much else, and the share of cells where the first is the larger.
     """
-    label = table["label"].to_numpy(dtype=object)
     rng = np.random.default_rng([seed, 17])
     order = rng.permutation(len(label))
     rows = [order[label[order] == name][:explain] for name in np.unique(label[label != UNKNOWN].astype(str))]

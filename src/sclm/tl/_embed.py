@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
-from sclm import results
+from sclm import models, results
 from sclm.cells import read_cells, table_of
 from sclm.models.contract import Encoder
 from sclm.models.contract_spots import SpotEncoder
+from sclm.models.family import is_checkpoint, read_config
 from sclm.tl._model import check_device, loaded, on_device
 from sclm.tl._spots import spot_vectors, surroundings
+from sclm.tl._stages import Part, Whole, in_one_go
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     import anndata
 
@@ -160,60 +163,95 @@ def embed(
             seed,
             copy,
         )
-    check_device(encoder, device)
-    key = key_added or f"X_sclm_{getattr(encoder, 'family', 'encoder')}"
-    results.check_name(key)
-    asked = [
-        name for name in getattr(encoder, "obs_keys", ()) if name in adata.obs
-    ]  # a batch, for encoders that read one
-    source = read_cells(adata, layer=layer, gene_key=gene_key, obs_keys=asked, invert_log1p=invert_log1p)
-    match = encoder.match(source.genes)
-    logger.info("genes: %s", match.summary())
-    strangers = encoder.n_of_unknown_batch(source.obs) if hasattr(encoder, "n_of_unknown_batch") else 0
-    if strangers:
-        logger.warning(
-            "%d of %d cells are of no batch that the model knows (%s): they are read as a mixture of all its batches.",
-            strangers, source.n_cells, ", ".join(asked) or "the data lack its column of batches",
-        )  # fmt: skip
-    options: dict[str, Any] = {"hidden_layer": hidden_layer, "pooling": pooling}
-    if hasattr(encoder, "chosen"):
-        options["hidden_layer"], options["pooling"] = encoder.chosen(**options)
+    given = {
+        "layer": layer, "gene_key": gene_key, "invert_log1p": invert_log1p, **of_cells, "key_added": key_added, "batch_size": batch_size, "device": device, "seed": seed,
+    }  # fmt: skip
+    return in_one_go(adata, Embedding(adata, encoder, **given), copy)
 
-    vectors: np.ndarray | None = None
-    known = total = 0.0
-    first = 0
-    with (
-        on_device(encoder, device),
-        tqdm(total=source.n_cells, desc="embed", unit=" cells", delay=2, leave=False) as bar,
-    ):
-        for cells in source.blocks(batch_size):
-            found = encoder.embed(cells, **options, seed=seed)
-            if vectors is None:
-                vectors = np.empty((source.n_cells, found.shape[1]), dtype=np.float32)
-            vectors[first : first + len(found)] = found
-            first += len(found)
-            of_genes = np.asarray(cells.counts.sum(axis=0, dtype=np.float64)).ravel()  # (n_genes,)
-            known, total = known + float(of_genes[match.ids >= 0].sum()), total + float(of_genes.sum())
-            bar.update(len(found))
-    if vectors is None:
-        raise ValueError("There are no cells to embed.")
-    empty = int(np.isnan(vectors[:, 0]).sum())
-    if empty:
-        logger.warning("%d cells express no gene of the model: their vectors are NaN.", empty)
 
-    entry = results.record(
-        "embed",
-        model=encoder.provenance() if hasattr(encoder, "provenance") else {"family": type(encoder).__name__},
-        params={"layer": layer, "gene_key": gene_key, "invert_log1p": invert_log1p, **options},
-        seed=seed,
-        genes={"matched": match.matched, "in_model": match.in_model, "in_data": match.in_data},
-        counts_in_known_genes=known / total if total else 0.0,
-        n_cells_without_genes=empty,
-        n_cells_of_unknown_batch=strangers,
-    )
-    target = adata.copy() if copy and not adata.isbacked else adata.to_memory() if copy else adata
-    results.write(target, key, entry, obsm={key: vectors})
-    return target if copy else None
+class Embedding:
+    """A call of :func:`sclm.tl.embed` with an encoder of cells, prepared: see :class:`sclm.tl._stages.Stages`."""
+
+    def __init__(self, adata: anndata.AnnData, model: Any, *, trained: Any = None, **given: Any) -> None:
+        encoder = trained if trained is not None else loaded(model, Encoder, "embed", "give cells vectors")
+        check_device(encoder, given["device"])
+        self.key = given["key_added"] or f"X_sclm_{getattr(encoder, 'family', 'encoder')}"
+        results.check_name(self.key)
+        self.model, self.given = encoder, given
+        asked = [name for name in getattr(encoder, "obs_keys", ()) if name in adata.obs]  # a batch, for some encoders
+        read = {name: given[name] for name in ("layer", "gene_key", "invert_log1p")}
+        self.source = source = read_cells(adata, obs_keys=asked, **read)
+        self.match = encoder.match(source.genes)
+        logger.info("genes: %s", self.match.summary())
+        self.strangers = encoder.n_of_unknown_batch(source.obs) if hasattr(encoder, "n_of_unknown_batch") else 0
+        if self.strangers:
+            logger.warning(
+                "%d of %d cells are of no batch that the model knows (%s): they are read as a mixture of all its batches.",
+                self.strangers, source.n_cells, ", ".join(asked) or "the data lack its column of batches",
+            )  # fmt: skip
+        options: dict[str, Any] = {name: given[name] for name in ("hidden_layer", "pooling")}
+        if hasattr(encoder, "chosen"):
+            options["hidden_layer"], options["pooling"] = encoder.chosen(**options)
+        self.options = options
+
+    @staticmethod
+    def needs_all(arguments: Mapping[str, Any]) -> str | None:
+        """A model of spots reads the spots around each."""
+        family = _family(arguments["model"])
+        if family is not None and hasattr(models.family_class(family), "embed_spots"):
+            return "model"
+        return next((name for name in ("library_key", "spatial_key") if arguments.get(name) is not None), None)
+
+    def part(self, rows: np.ndarray | None = None) -> Part:
+        """The cells of these rows, or all."""
+        n_cells = self.source.n_cells if rows is None else len(rows)
+        vectors: np.ndarray | None = None
+        known = total = 0.0  # whole numbers: their sums are the same in any order
+        first = 0
+        with (
+            on_device(self.model, self.given["device"]),
+            tqdm(total=n_cells, desc="embed", unit=" cells", delay=2, leave=False) as bar,
+        ):
+            for cells in self.source.blocks(self.given["batch_size"], rows):
+                found = self.model.embed(cells, **self.options, seed=self.given["seed"])
+                if vectors is None:
+                    vectors = np.empty((n_cells, found.shape[1]), dtype=np.float32)
+                vectors[first : first + len(found)] = found
+                first += len(found)
+                of_genes = np.asarray(cells.counts.sum(axis=0, dtype=np.float64)).ravel()  # (n_genes,)
+                known, total = known + float(of_genes[self.match.ids >= 0].sum()), total + float(of_genes.sum())
+                bar.update(len(found))
+        if vectors is None:
+            raise ValueError("There are no cells to embed.")
+        facts = {"known": known, "total": total, "empty": int(np.isnan(vectors[:, 0]).sum())}
+        return Part({}, {"vectors": vectors}, facts)
+
+    def whole(self, parts: Sequence[Part]) -> Whole:
+        """All parts, in the order of the cells."""
+        known, total, empty = (sum(part.facts[name] for part in parts) for name in ("known", "total", "empty"))
+        if empty:
+            logger.warning("%d cells express no gene of the model: their vectors are NaN.", empty)
+        given, match, encoder = self.given, self.match, self.model
+        entry = results.record(
+            "embed",
+            model=encoder.provenance() if hasattr(encoder, "provenance") else {"family": type(encoder).__name__},
+            params={**{name: given[name] for name in ("layer", "gene_key", "invert_log1p")}, **self.options},
+            seed=given["seed"],
+            genes={"matched": match.matched, "in_model": match.in_model, "in_data": match.in_data},
+            counts_in_known_genes=known / total if total else 0.0,
+            n_cells_without_genes=int(empty),
+            n_cells_of_unknown_batch=self.strangers,
+        )
+        return Whole(self.key, entry, {}, {self.key: lambda part: part.matrices["vectors"]})
+
+
+def _family(model: Any) -> str | None:
+    """The family behind a name or a checkpoint of ours, without loading it."""
+    if str(model) in models.FAMILIES:
+        return str(model)
+    folder = Path(str(model))
+    family = read_config(folder)["family"] if is_checkpoint(folder) else None
+    return family if family in models.FAMILIES else None
 
 
 def _embed_spots(

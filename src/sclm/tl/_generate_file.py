@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sclm import results
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -162,14 +164,7 @@ class Parts:
             else:
                 sparse_dataset(store["X"]).append(part.X)
             for name, values in part.obsm.items():
-                if i == 0:
-                    growing = {"maxshape": (None, *values.shape[1:])} if self.target.suffix == ".h5ad" else {}
-                    write_elem(store["obsm"], name, values, dataset_kwargs=growing)
-                else:
-                    array = store["obsm"][name]
-                    n = array.shape[0]
-                    array.resize((n + len(values), *values.shape[1:]))
-                    array[n:] = values
+                results.extend(store["obsm"], name, values, first=i == 0)
 
     def _found(self) -> list[tuple[Path, int, int]]:
         found = [(path, _PART.fullmatch(path.name)) for path in self.folder.iterdir()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from sclm.cells import read_cells, table_of
 from sclm.evidence import SetBackground, match_sets
 from sclm.knowledge import Pathways
 from sclm.tl._groups import group_codes
+from sclm.tl._stages import Part, Whole, in_one_go
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     import anndata
@@ -116,56 +118,85 @@ def pathways(
     >>> groups[groups["group"] == "B cell"].sort_values("p")["name"].iloc[0]
     'Signaling by the B Cell Receptor (BCR)'
     """
-    results.check_name(key_added)
     adata = table_of(adata, table_key, mod)
     if not copy and getattr(adata, "is_view", False) and adata.isbacked:
         raise ValueError(
             "Results cannot be written into a view of a backed AnnData. Pass copy=True, or call .to_memory() on it."
         )
-    sets = Pathways.load(gene_sets)
-    keys = [groupby] if groupby is not None else []
-    source = read_cells(adata, layer=layer, gene_key=gene_key, obs_keys=keys, invert_log1p=invert_log1p)
-    members, kept = match_sets(sets, source.genes, min_genes=min_genes)
-    if len(kept) < len(sets):
-        logger.info("%d of %d sets have %d genes or more in the data", len(kept), len(sets), min_genes)
-    codes, names = group_codes(source.obs[groupby], groupby) if groupby is not None else (None, [])
+    given = {
+        "groupby": groupby, "table_key": table_key, "mod": mod, "layer": layer, "gene_key": gene_key, "invert_log1p": invert_log1p, "top": top,
+        "min_genes": min_genes, "key_added": key_added, "batch_size": batch_size, "seed": seed,
+    }  # fmt: skip
+    return in_one_go(adata, Scoring(adata, gene_sets, **given), copy)
 
-    background = SetBackground.fit(source, members, top=top, seed=seed, batch_size=batch_size)
-    shape = (source.n_cells, len(kept))
-    score, p, q = (np.empty(shape, dtype=np.float32) for _ in range(3))
-    first = 0
-    with tqdm(total=source.n_cells, desc="pathways", unit=" cells", delay=2, leave=False) as bar:
-        for cells in source.blocks(batch_size):
-            found = background.cells(background.ranks(cells.counts))
-            rows = slice(first, first + cells.n_cells)
-            score[rows], p[rows], q[rows] = found.score, found.p, found.q
-            first += cells.n_cells
-            bar.update(cells.n_cells)
 
-    n_genes = background.n_genes.astype(np.int64)
-    facts: dict[str, Any] = {
-        "ids": [sets.ids[i] for i in kept],
-        "names": [sets.names[i] for i in kept],
-        "phrases": [sets.phrases[i] for i in kept],
-        "n_genes": n_genes,
-    }
-    if codes is not None:
-        inside, outside = background.group_means(source, codes, len(names), batch_size=batch_size)
-        facts["groups"] = _table(background, inside, outside, names, facts)
-    entry = results.record(
-        "pathways",
-        params={
-            "gene_sets": sets.name, "groupby": groupby, "table_key": table_key, "mod": mod, "layer": layer, "gene_key": gene_key, "invert_log1p": invert_log1p, "top": top,
-            "min_genes": min_genes,
-        },
-        seed=seed,
-        licence=sets.licence,
-        n_top=background.n_top,
-        **facts,
-    )  # fmt: skip
-    target = adata.copy() if copy and not adata.isbacked else adata.to_memory() if copy else adata
-    results.write(target, key_added, entry, obsm={key_added: score, f"{key_added}_p": p, f"{key_added}_q": q})
-    return target if copy else None
+class Scoring:
+    """A call of :func:`sclm.tl.pathways`, prepared: what genes rank in all cells is known. See :class:`sclm.tl._stages.Stages`."""
+
+    model = None
+
+    def __init__(self, adata: anndata.AnnData, gene_sets: Any, *, trained: Any = None, **given: Any) -> None:
+        results.check_name(given["key_added"])
+        self.given, self.sets, groupby = given, Pathways.load(gene_sets), given["groupby"]
+        read = {name: given[name] for name in ("layer", "gene_key", "invert_log1p")}
+        self.source = source = read_cells(adata, obs_keys=[groupby] if groupby is not None else [], **read)
+        members, self.kept = match_sets(self.sets, source.genes, min_genes=given["min_genes"])
+        if len(self.kept) < len(self.sets):
+            logger.info(
+                "%d of %d sets have %d genes or more in the data", len(self.kept), len(self.sets), given["min_genes"]
+            )
+        self._groups = group_codes(source.obs[groupby], groupby) if groupby is not None else None
+        self.background = SetBackground.fit(
+            source, members, top=given["top"], seed=given["seed"], batch_size=given["batch_size"]
+        )
+
+    @staticmethod
+    def needs_all(arguments: Mapping[str, Any]) -> str | None:
+        """Nothing does: groups are tested once at the end, on the counts."""
+        return None
+
+    def part(self, rows: np.ndarray | None = None) -> Part:
+        """The cells of these rows, or all."""
+        n_cells = self.source.n_cells if rows is None else len(rows)
+        score, p, q = (np.empty((n_cells, len(self.kept)), dtype=np.float32) for _ in range(3))
+        first = 0
+        with tqdm(total=n_cells, desc="pathways", unit=" cells", delay=2, leave=False) as bar:
+            for cells in self.source.blocks(self.given["batch_size"], rows):
+                found = self.background.cells(self.background.ranks(cells.counts))
+                at = slice(first, first + cells.n_cells)
+                score[at], p[at], q[at] = found.score, found.p, found.q
+                first += cells.n_cells
+                bar.update(cells.n_cells)
+        return Part({}, {"score": score, "p": p, "q": q}, {})
+
+    def whole(self, parts: Sequence[Part]) -> Whole:
+        """All parts, in the order of the cells; groups are read from the cells again."""
+        given, sets, kept, key = self.given, self.sets, self.kept, self.given["key_added"]
+        facts: dict[str, Any] = {
+            "ids": [sets.ids[i] for i in kept],
+            "names": [sets.names[i] for i in kept],
+            "phrases": [sets.phrases[i] for i in kept],
+            "n_genes": self.background.n_genes.astype(np.int64),
+        }
+        if self._groups is not None:
+            codes, names = self._groups
+            means = self.background.group_means(self.source, codes, len(names), batch_size=given["batch_size"])
+            facts["groups"] = _table(self.background, *means, names, facts)
+        asked = ("groupby", "table_key", "mod", "layer", "gene_key", "invert_log1p", "top", "min_genes")
+        entry = results.record(
+            "pathways",
+            params={"gene_sets": sets.name, **{name: given[name] for name in asked}},
+            seed=given["seed"],
+            licence=sets.licence,
+            n_top=self.background.n_top,
+            **facts,
+        )
+        keys = {"score": key, "p": f"{key}_p", "q": f"{key}_q"}
+        return Whole(key, entry, {}, {keys[what]: partial(_rows, what) for what in keys})
+
+
+def _rows(what: str, part: Part) -> np.ndarray:
+    return part.matrices[what]
 
 
 def _table(

@@ -14,9 +14,10 @@ from sclm.cells import read_cells, table_of
 from sclm.cells.proteins import read_proteins
 from sclm.models.contract import Translator
 from sclm.tl._model import check_device, loaded, on_device
+from sclm.tl._stages import Part, Whole, in_one_go
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import anndata
@@ -139,99 +140,110 @@ def translate(
     >>> query.obsm["sclm_protein"].shape, query.uns["sclm_protein"]["scale"]
     ((100, 2), 'clr')
     """
-    results.check_name(key_added)
     adata = table_of(adata, table_key, mod)
     if not copy and getattr(adata, "is_view", False) and adata.isbacked:
         raise ValueError(
             "Results cannot be written into a view of a backed AnnData. Pass copy=True, or call .to_memory() on it."
         )
-    source = read_cells(adata, layer=layer, gene_key=gene_key, invert_log1p=invert_log1p)
-    translator = _translator(
+    work = Translating(
+        adata,
         model,
-        source,
-        reference,
+        proteins=proteins,
+        reference=reference,
         protein_key=protein_key,
         batch_key=batch_key,
-        layer=reference_layer,
-        gene_key=reference_gene_key,
+        table_key=table_key,
+        mod=mod,
+        layer=layer,
+        gene_key=gene_key,
+        reference_layer=reference_layer,
+        reference_gene_key=reference_gene_key,
         invert_log1p=invert_log1p,
+        key_added=key_added,
+        batch_size=batch_size,
+        device=device,
         seed=seed,
     )
-    check_device(translator, device)
-    names, places = translator.resolve(proteins)
-    match = translator.match(source.genes)
-    logger.info("genes: %s", match.summary())
-
-    found = np.empty((source.n_cells, len(names)), dtype=np.float32)
-    first = 0
-    with (
-        on_device(translator, device),
-        tqdm(total=source.n_cells, desc="translate", unit=" cells", delay=2, leave=False) as bar,
-    ):
-        for cells in source.blocks(batch_size):
-            table = translator.translate(cells, proteins=names)
-            found[first : first + len(table)] = table.to_numpy()
-            first += len(table)
-            bar.update(len(table))
-    empty = int(np.isnan(found).all(axis=1).sum())
-    if empty:
-        logger.warning("%d cells have no counts in the model's genes: their proteins are NaN.", empty)
-    expected = None if translator.expectation is None else translator.expectation.iloc[places]
-    if expected is not None:
-        expected = expected.assign(protein=names).reset_index(drop=True)
-    _warn(expected)
-
-    entry = results.record(
-        "translate",
-        model=translator.provenance() if hasattr(translator, "provenance") else {"family": type(translator).__name__},
-        params={
-            "proteins": None if proteins is None else names,
-            "protein_key": protein_key,
-            "batch_key": batch_key,
-            "table_key": table_key,
-            "mod": mod,
-            "layer": layer,
-            "gene_key": gene_key,
-            "reference_layer": reference_layer,
-            "reference_gene_key": reference_gene_key,
-            "invert_log1p": invert_log1p,
-            "device": device,
-        },
-        seed=seed,
-        names=names,
-        scale=translator.scale,
-        expected=expected,
-        genes={"matched": match.matched, "in_model": match.in_model, "in_data": match.in_data},
-        n_cells_without_genes=empty,
-        **({"panel": list(translator.proteins)} if translator.proteins else {}),
-        **({"card": translator.card} if getattr(translator, "card", None) else {}),
-    )
-    target = adata.copy() if copy and not adata.isbacked else adata.to_memory() if copy else adata
-    results.write(target, key_added, entry, obsm={key_added: found})
-    return target if copy else None
+    return in_one_go(adata, work, copy)
 
 
-def _translator(
-    model: Any,
-    source: CellSource,
-    reference: Any,
-    *,
-    protein_key: str | None,
-    batch_key: str | None,
-    layer: str | None,
-    gene_key: str | None,
-    invert_log1p: bool,
-    seed: int,
-) -> Any:
+class Translating:
+    """A call of :func:`sclm.tl.translate`, prepared: see :class:`sclm.tl._stages.Stages`."""
+
+    def __init__(self, adata: anndata.AnnData, model: Any, *, trained: Any = None, **given: Any) -> None:
+        results.check_name(given["key_added"])
+        self.given = given
+        self.source = read_cells(adata, **{name: given[name] for name in ("layer", "gene_key", "invert_log1p")})
+        self.model = translator = _translator(model, self.source, given["reference"], given, trained)
+        check_device(translator, given["device"])
+        self.names, self._places = translator.resolve(given["proteins"])
+        self.match = translator.match(self.source.genes)
+        logger.info("genes: %s", self.match.summary())
+
+    @staticmethod
+    def needs_all(arguments: Mapping[str, Any]) -> str | None:
+        """Nothing does."""
+        return None
+
+    def part(self, rows: np.ndarray | None = None) -> Part:
+        """The cells of these rows, or all."""
+        n_cells = self.source.n_cells if rows is None else len(rows)
+        found = np.empty((n_cells, len(self.names)), dtype=np.float32)
+        first = 0
+        with (
+            on_device(self.model, self.given["device"]),
+            tqdm(total=n_cells, desc="translate", unit=" cells", delay=2, leave=False) as bar,
+        ):
+            for cells in self.source.blocks(self.given["batch_size"], rows):
+                table = self.model.translate(cells, proteins=self.names)
+                found[first : first + len(table)] = table.to_numpy()
+                first += len(table)
+                bar.update(len(table))
+        return Part({}, {"proteins": found}, {"empty": int(np.isnan(found).all(axis=1).sum())})
+
+    def whole(self, parts: Sequence[Part]) -> Whole:
+        """All parts, in the order of the cells."""
+        given, match, translator, key = self.given, self.match, self.model, self.given["key_added"]
+        empty = int(sum(part.facts["empty"] for part in parts))
+        if empty:
+            logger.warning("%d cells have no counts in the model's genes: their proteins are NaN.", empty)
+        expected = None if translator.expectation is None else translator.expectation.iloc[self._places]
+        if expected is not None:
+            expected = expected.assign(protein=self.names).reset_index(drop=True)
+        _warn(expected)
+        params = {
+            name: given[name]
+            for name in (
+                "protein_key", "batch_key", "table_key", "mod", "layer", "gene_key", "reference_layer", "reference_gene_key", "invert_log1p", "device",
+            )
+        }  # fmt: skip
+        entry = results.record(
+            "translate",
+            model=translator.provenance()
+            if hasattr(translator, "provenance")
+            else {"family": type(translator).__name__},
+            params={"proteins": None if given["proteins"] is None else self.names, **params},
+            seed=given["seed"],
+            names=self.names,
+            scale=translator.scale,
+            expected=expected,
+            genes={"matched": match.matched, "in_model": match.in_model, "in_data": match.in_data},
+            n_cells_without_genes=empty,
+            **({"panel": list(translator.proteins)} if translator.proteins else {}),
+            **({"card": translator.card} if getattr(translator, "card", None) else {}),
+        )
+        return Whole(key, entry, {}, {key: lambda part: part.matrices["proteins"]})
+
+
+def _translator(model: Any, source: CellSource, reference: Any, given: Mapping[str, Any], trained: Any) -> Any:
     """The trained model: loaded, or trained now on the genes that the reference and the data share."""
+    if trained is not None:
+        return trained
+    protein_key, batch_key = given["protein_key"], given["batch_key"]
+    layer, gene_key = given["reference_layer"], given["reference_gene_key"]
     if reference is None:
-        given = {
-            "protein_key": protein_key,
-            "batch_key": batch_key,
-            "reference_layer": layer,
-            "reference_gene_key": gene_key,
-        }
-        if extra := [k for k, v in given.items() if v is not None]:
+        of_reference = ("protein_key", "batch_key", "reference_layer", "reference_gene_key")
+        if extra := [name for name in of_reference if given[name] is not None]:
             raise ValueError(
                 f"{' and '.join(extra)} describe a reference, found no reference. Pass reference= as well."
             )
@@ -251,13 +263,13 @@ def _translator(
     keys = [batch_key] if batch_key else []
     try:
         rna, measured = read_proteins(reference, protein_key)
-        labelled = read_cells(rna, layer=layer, gene_key=gene_key, obs_keys=keys, invert_log1p=invert_log1p)
+        labelled = read_cells(rna, layer=layer, gene_key=gene_key, obs_keys=keys, invert_log1p=given["invert_log1p"])
     except (KeyError, TypeError, ValueError) as error:
         # The same messages, in the words of this call: adata.X → reference.X, layer= → reference_layer=.
         text = re.sub(r"\badata\b", "reference", str(error.args[0]))
         raise type(error)(re.sub(r"\b(layer|gene_key)=", r"reference_\1=", text)) from error
     options = {"batch_key": batch_key} if batch_key else {}
-    return family.fit(labelled, proteins=measured, genes=source.genes, seed=seed, **options)
+    return family.fit(labelled, proteins=measured, genes=source.genes, seed=given["seed"], **options)
 
 
 def _warn(expected: pd.DataFrame | None) -> None:
