@@ -46,6 +46,55 @@ def test_groups_are_described_and_their_cells_carry_the_text(described: ad.AnnDa
     assert groups["text"].str.endswith("the cells come from blood.").all()
 
 
+def test_terms_stand_in_columns_with_their_verdicts(described: ad.AnnData) -> None:
+    obs, groups = described.obs, sclm.get.describe(described, groups=True)
+    name = obs["cell_type"].astype(str)
+    identity = name.map(groups["identity"].replace("", "unknown"))
+    assert (obs["sclm_description_cell_type"].astype(str) == identity).all()
+    ids = name.map(groups["ontology_term_id"].replace("", "unknown"))
+    assert (obs["sclm_description_cell_type_ontology_term_id"].astype(str) == ids).all()
+    assert (obs["sclm_description_cell_type_verdict"].astype(str) == name.map(groups["verdict"])).all()
+    assert set(obs["sclm_description_tissue"]) == {"blood"}
+    assert set(obs["sclm_description_tissue_verdict"]) == {"kept"}
+    assert set(obs["sclm_description_disease"]) == {"unknown"}
+    assert set(obs["sclm_description_disease_verdict"]) == {"not stated"}
+    assert "MHC class II antigen presentation" in obs.loc[name == "dendritic cell", "sclm_description_pathways"].iloc[0]
+    kept = name.map(groups["pathways"])
+    assert (obs["sclm_description_pathways"].str.replace(r"(; )?[^;]* \(softened\)", "", regex=True) == kept).all()
+    table = sclm.get.describe(described)
+    for column in ("cell_type", "cell_type_verdict", "tissue", "pathways"):
+        assert (table[column].astype(str) == obs[f"sclm_description_{column}"].astype(str)).all()
+
+
+def test_numbers_and_missing_labels_are_no_cell_types(blood: ad.AnnData) -> None:
+    adata = blood[:40].copy()
+    label = ["B cell", "nan", "Unassigned", "", "unknown"] * 8
+    adata.obs["label"] = label
+    adata.obs["number"] = np.where(np.arange(40) % 2, 3.0, np.nan)
+    named = sclm.tl.describe(adata, copy=True)
+    labelled = sclm.tl.describe(adata, label_key="label", copy=True)
+    blank = np.array([x != "B cell" for x in label])
+    pd.testing.assert_frame_equal(
+        sclm.get.describe(labelled)[blank], sclm.get.describe(named)[blank], check_categorical=False
+    )
+    claims = sclm.get.describe_evidence(labelled, kind="identity")
+    assert (claims["claim"] == "B cell").sum() >= 8
+    numbered = sclm.tl.describe(adata, label_key="number", copy=True)
+    odd = np.arange(40) % 2 == 1
+    assert (
+        numbered.obs["sclm_description"][odd].str.startswith("This cell is labelled 3, which is not verifiable").all()
+    )
+    assert set(numbered.obs["sclm_description_cell_type"][odd]) == {"unknown"}
+    assert set(numbered.obs["sclm_description_cell_type_verdict"][odd]) == {"not verifiable"}
+    groups = adata.copy()
+    groups.obs["group"] = np.where(np.arange(40) < 20, "1", "2")
+    groups.obs["label"] = ["Unassigned"] * 12 + ["B cell"] * 8 + ["Unassigned"] * 20  # most are unlabelled
+    sclm.tl.describe(groups, groupby="group", label_key="label")
+    stated = sclm.get.describe_evidence(groups, kind="identity").set_index("cell")["claim"]
+    assert stated["1"] == "B cell"
+    assert stated.get("2", "") not in ("Unassigned", "B cell")
+
+
 def test_every_statement_has_its_evidence(described: ad.AnnData) -> None:
     table = sclm.get.describe_evidence(described)
     assert set(table["cell"]) == set(described.obs["cell_type"].cat.categories)
@@ -62,6 +111,15 @@ def test_cells_are_described_one_by_one_whatever_the_block(blood: ad.AnnData) ->
     blocks = sclm.tl.describe(small, label_key="cell_type", batch_size=13, copy=True)
     assert "sclm_description" not in small.obs
     pd.testing.assert_frame_equal(sclm.get.describe(whole), sclm.get.describe(blocks))
+    assert set(whole.obs["sclm_description_cell_type_verdict"]) <= {
+        "kept",
+        "softened",
+        "removed",
+        "not verifiable",
+        "not stated",
+    }
+    stands = whole.obs["sclm_description_cell_type_verdict"].isin(["kept", "softened"])
+    assert ((whole.obs["sclm_description_cell_type"] != "unknown") == stands).all()
     a, b = (sclm.get.describe_evidence(x) for x in (whole, blocks))
     pd.testing.assert_frame_equal(
         a.sort_values(["cell", "kind", "claim"], ignore_index=True),
@@ -81,6 +139,9 @@ def test_results_survive_files(described: ad.AnnData, tmp_path: Path) -> None:
             pd.testing.assert_frame_equal(
                 sclm.get.describe(back, groups=groups), sclm.get.describe(described, groups=groups), check_dtype=False
             )
+        for column in described.obs.columns[described.obs.columns.str.startswith("sclm_description_")]:
+            assert isinstance(back.obs[column].dtype, type(described.obs[column].dtype)) or column.endswith("_pathways")
+            assert (back.obs[column].astype(str) == described.obs[column].astype(str)).all(), column
         pd.testing.assert_frame_equal(
             sclm.get.describe_evidence(back), sclm.get.describe_evidence(described), check_dtype=False
         )
@@ -108,6 +169,9 @@ def test_cells_in_no_group_get_no_text(blood: ad.AnnData) -> None:
     none = adata.obs["some"].isna().to_numpy()
     assert (adata.obs["d"][none] == "").all()
     assert adata.obs["d_faithfulness"][none].isna().all()
+    assert set(adata.obs["d_cell_type"][none]) == {"unknown"}
+    assert set(adata.obs["d_cell_type_verdict"][none]) == {"not stated"}
+    assert (adata.obs["d_pathways"][none] == "").all()
     assert len(sclm.get.describe(adata, key="d", groups=True)) == 2
 
 

@@ -68,8 +68,10 @@ def describe(adata: anndata.AnnData, *, key: str = "sclm_description", groups: b
 
     Returns
     -------
-    One row a cell: ``text``, ``faithfulness``. With ``groups`` one row a group, by its name: ``n_cells``, ``share`` of all cells, ``identity``,
-    ``ontology_term_id``, ``verdict`` and ``support`` of the identity, ``genes``, ``pathways``, ``faithfulness``, ``text``.
+    One row a cell: ``text``, ``faithfulness``, and the terms that the text leaves standing, each with its verdict: ``cell_type``,
+    ``cell_type_ontology_term_id``, ``cell_type_verdict``, ``tissue``, ``tissue_verdict``, ``disease``, ``disease_verdict``, ``pathways``. With
+    ``groups`` one row a group, by its name: ``n_cells``, ``share`` of all cells, ``identity``, ``ontology_term_id``, ``verdict`` and ``support`` of
+    the identity, ``genes``, ``pathways``, ``faithfulness``, ``text``.
 
     Raises
     ------
@@ -85,10 +87,13 @@ def describe(adata: anndata.AnnData, *, key: str = "sclm_description", groups: b
         table = entry["groups"].copy()
         table.index = pd.Index(table.pop("group").to_numpy(dtype=object), name="group")
         return table
+    from sclm.evidence.claims_terms import TERM_COLUMNS
+
     columns = {
         "text": adata.obs[key].to_numpy(dtype=object),
         "faithfulness": adata.obs[f"{key}_faithfulness"].to_numpy(),
     }
+    columns |= {name: adata.obs[f"{key}_{name}"] for name in TERM_COLUMNS}
     return pd.DataFrame(columns, index=adata.obs_names)
 
 

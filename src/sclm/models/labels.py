@@ -11,6 +11,8 @@ import pandas as pd
 from sclm.evidence.backoff import UNKNOWN
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sclm.knowledge import Ontology
 
 logger = logging.getLogger(__name__)
@@ -18,6 +20,18 @@ logger = logging.getLogger(__name__)
 _BLANK = frozenset({"", "nan", "na", "n/a", "none", "null", "unknown", "unassigned", "unlabelled", "unlabeled"})
 _HELD_OUT_SHARE = 0.2
 _HELD_OUT_CELLS = 20_000  # calibration and novelty need no more; the rest goes to training
+
+
+def label_texts(values: Iterable[object]) -> list[str]:
+    """Labels as text: empty where one is missing or says that there is none, whole numbers without a decimal point."""
+
+    def one(value: object) -> str:
+        if isinstance(value, float | np.floating):
+            value = "" if np.isnan(value) else int(value) if float(value).is_integer() else value
+        text = "" if value is None or value is pd.NA else str(value).strip()
+        return "" if text.lower() in _BLANK else text
+
+    return [one(value) for value in values]
 
 
 class Labels(NamedTuple):

@@ -14,8 +14,10 @@ from sclm import results
 from sclm.cells import Cells, read_cells, table_of
 from sclm.evidence import CellChecker, GroupChecker, claim_table
 from sclm.evidence.claims_metadata import FIELDS
+from sclm.evidence.claims_terms import TERM_COLUMNS, standing_terms, verdict_column
 from sclm.knowledge import Ontology
 from sclm.models.contract import Describer
+from sclm.models.labels import label_texts
 from sclm.tl._groups import group_codes
 from sclm.tl._model import check_device, loaded, on_device
 
@@ -73,8 +75,9 @@ def describe(
         Column of ``.obs`` with clusters or cell types: one description a group, as for the legend of a figure, written to all of its cells.
         A group is compared with all cells outside it.
     label_key
-        Column of ``.obs`` with cell types that are to be checked and described. With `groupby`, by default the groups' own names where
-        they name cell types; else the markers decide.
+        Column of ``.obs`` with cell types that are to be checked and described; of a group its most common one. Cells without one (missing,
+        ``"nan"``, ``"unassigned"`` …) are named by the model. The evidence family takes any label, and by default, with `groupby`, the groups'
+        own names where they name cell types. ``"cell2text"`` takes the types that it was trained on, and writes the rest behind them.
     tissue_key, disease_key
         Columns of ``.obs``; by default ``"tissue"`` and ``"disease"`` where they are there.
     gene_sets
@@ -108,14 +111,28 @@ def describe(
         One a cell; with `groupby` that of its group, empty for cells in no group.
     ``.obs["sclm_description_faithfulness"]`` : float64
         Share of the checkable statements that were kept as they were first made; NaN where none could be checked.
+    ``.obs["sclm_description_cell_type"]``, ``.obs["sclm_description_tissue"]``, ``.obs["sclm_description_disease"]`` : categorical
+        What the text says of them: the statement that was kept or softened, ``"unknown"`` where none was. Cell types in the words of the ontology
+        where they are a term of it; several tissues or diseases of a group are joined with ``"; "``.
+    ``.obs["sclm_description_cell_type_ontology_term_id"]`` : categorical
+        Its Cell Ontology term, or ``"unknown"``.
+    ``.obs["sclm_description_cell_type_verdict"]``, and so of ``tissue`` and ``disease`` : categorical
+        ``"kept"``, ``"softened"``, ``"removed"``, ``"not verifiable"`` or ``"not stated"``. What was stated where it does not stand is in
+        ``evidence``.
+    ``.obs["sclm_description_pathways"]`` : text
+        Names of the pathways that were kept, then of those that were softened with ``" (softened)"`` behind, joined with ``"; "``.
     ``.uns["sclm_description"]`` : dict
         The record, with the table ``evidence``, one row a statement: ``cell`` (or group), ``kind``, ``claim``, ``id``, ``verdict``,
-        ``support``, ``statistic``, ``value``, ``q``, ``reason``; with `groupby` also the table ``groups``. See :func:`sclm.get.describe`.
+        ``support``, ``statistic``, ``value``, ``q``, ``reason``; with `groupby` also the table ``groups``. See :func:`sclm.get.describe` and
+        :func:`sclm.get.describe_evidence`.
+
+    With `groupby`, every cell carries what its group has; cells in no group have ``"unknown"``, ``"not stated"`` and empty texts.
 
     Raises
     ------
     ValueError
-        If the counts are not raw, the data hold too few marker genes, or there are fewer than two groups. The AnnData is unchanged.
+        If the counts are not raw, the data hold too few marker genes, there are fewer than two groups, or a label is none that the model
+        can write about. The AnnData is unchanged.
     KeyError
         If a column or layer does not exist.
     TypeError
@@ -166,9 +183,10 @@ def describe(
                 first += cells.n_cells
                 bar.update(cells.n_cells)
         else:
+            own = label_key is None and not getattr(describer, "names_types", False)
             groups = GroupChecker.of(checker, source, codes, names, batch_size=batch_size)
             found = describer.describe(
-                _pseudobulk(source, codes, names, own=label_key is None, batch_size=batch_size),
+                _pseudobulk(source, codes, names, own=own, batch_size=batch_size),
                 checker=groups,
                 seed=seed,
             )
@@ -176,13 +194,16 @@ def describe(
             claims.append(found.claims)
             bar.update(len(names))
     table, claim = pd.concat(tables), pd.concat(claims, ignore_index=True) if claims else claim_table()
+    terms = standing_terms(claim, len(table), checker.evidence.ontology)
     text, faithful = table["text"].to_numpy(dtype=object), table["faithfulness"].to_numpy(dtype=np.float64)
     facts: dict[str, Any] = {"evidence": _evidence(claim, list(table.index.astype(str)))}
     if codes is not None:
         facts["groups"] = _groups(
-            table, claim, names, np.bincount(codes[codes >= 0], minlength=len(names)), source.n_cells
+            table, claim, terms, names, np.bincount(codes[codes >= 0], minlength=len(names)), source.n_cells
         )
         text, faithful = np.append(text, "")[codes], np.append(faithful, np.nan)[codes]
+        none = standing_terms(claim_table(), 1, checker.evidence.ontology)
+        terms = pd.concat([terms, none], ignore_index=True).iloc[codes]
     entry = results.record(
         "describe",
         model=describer.provenance() if hasattr(describer, "provenance") else {"family": type(describer).__name__},
@@ -196,7 +217,10 @@ def describe(
         **facts,
     )  # fmt: skip
     target = adata.copy() if copy and not adata.isbacked else adata.to_memory() if copy else adata
-    results.write(target, key_added, entry, obs={key_added: text, f"{key_added}_faithfulness": faithful})
+    columns_of_terms = {f"{key_added}_{name}": _column(name, terms[name]) for name in TERM_COLUMNS}
+    results.write(
+        target, key_added, entry, obs={key_added: text, f"{key_added}_faithfulness": faithful, **columns_of_terms}
+    )
     return target if copy else None
 
 
@@ -218,6 +242,13 @@ def _renamed(obs: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
     )
 
 
+def _column(name: str, values: pd.Series) -> pd.Categorical | np.ndarray:
+    """A column of terms as it is written."""
+    if name == "pathways":
+        return values.to_numpy(dtype=object)
+    return verdict_column(values) if name.endswith("_verdict") else pd.Categorical(values.to_numpy(dtype=object))
+
+
 def _pseudobulk(source: CellSource, codes: np.ndarray, names: list[str], *, own: bool, batch_size: int | None) -> Cells:
     """One cell a group: summed counts, the most common label; the group's own name where that is a cell type (`own`)."""
     total, first = np.zeros((len(names), source.n_genes)), 0
@@ -231,7 +262,12 @@ def _pseudobulk(source: CellSource, codes: np.ndarray, names: list[str], *, own:
     obs = pd.DataFrame(index=pd.Index(names, dtype=object))
     for field in source.obs.columns:
         values = source.obs[field].to_numpy(dtype=object)
-        obs[field] = [_most_common(values[codes == g]) for g in range(len(names))]
+        if field == LABEL:  # cells without one do not speak for the group
+            values = np.array(label_texts(values), dtype=object)
+            values, of = values[values != ""], codes[values != ""]
+        else:
+            of = codes
+        obs[field] = [_most_common(values[of == g]) for g in range(len(names))]
     if own:
         cl = Ontology.load("cl")
         obs[LABEL] = [name if cl.resolve(name, min_score=1.0).term_id else "" for name in names]
@@ -255,9 +291,11 @@ def _evidence(claims: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     return out
 
 
-def _groups(table: pd.DataFrame, claims: pd.DataFrame, names: list[str], n: np.ndarray, n_cells: int) -> pd.DataFrame:
+def _groups(
+    table: pd.DataFrame, claims: pd.DataFrame, terms: pd.DataFrame, names: list[str], n: np.ndarray, n_cells: int
+) -> pd.DataFrame:
     """One row a group: what a figure or a supplement shows of it."""
-    rows, cl = [], Ontology.load("cl")
+    rows = []
     for g, name in enumerate(names):
         of = claims[(claims["row"] == g).to_numpy()]
         kept = of[(of["verdict"] == "kept").to_numpy()]
@@ -269,7 +307,7 @@ def _groups(table: pd.DataFrame, claims: pd.DataFrame, names: list[str], n: np.n
                 "group": name,
                 "n_cells": int(n[g]),
                 "share": float(n[g]) / n_cells,
-                "identity": _written(first, cl) if stands and first is not None else "",
+                "identity": terms["cell_type"].iloc[g] if stands else "",
                 "ontology_term_id": str(first["id"]) if stands and first is not None else "",
                 "verdict": str(first["verdict"]) if first is not None else "",
                 "support": float(first["support"]) if first is not None else np.nan,
@@ -280,8 +318,3 @@ def _groups(table: pd.DataFrame, claims: pd.DataFrame, names: list[str], n: np.n
             }
         )
     return pd.DataFrame(rows).set_index("group", drop=False)
-
-
-def _written(claim: pd.Series, ontology: Ontology) -> str:
-    """A stated type in the words of the ontology."""
-    return ontology.name_of(claim["id"]) if claim["id"] in ontology else str(claim["claim"])

@@ -14,7 +14,7 @@ from sclm.models.cell2text.slots import FIXED, Piece
 from sclm.nn import Packed, Trie, read_on, score_names, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sclm.models.cell2text.network import Cell2TextNetwork
     from sclm.models.cell2text.slots import Slots
@@ -65,7 +65,21 @@ class Decoder:
         """(B, C) log probabilities of the cell types alone."""
         return self.fill(batch, slots=("cell_type",)).log_probs["cell_type"]
 
-    def fill(self, batch: Batch, *, slots: Sequence[str] | None = None, reuse: bool = True) -> Filled:
+    def states(self, batch: Batch) -> np.ndarray:
+        """(B, D) float32 hidden states from which the first slot is written."""
+        words = self.slots.plan()[0][1]
+        prompts = Packed(batch.ids, batch.prompt_lengths)
+        whole = prompts.then(self.network.lm.pack([self.writer.encode(words)] * len(batch.ids)))
+        return self.network.lm.prompt_cache(self.prefix(batch), whole).hidden.float().cpu().numpy()
+
+    def fill(
+        self,
+        batch: Batch,
+        *,
+        slots: Sequence[str] | None = None,
+        given: Mapping[str, np.ndarray] | None = None,
+        reuse: bool = True,
+    ) -> Filled:
         """Write the template, choosing the most probable phrase of each slot.
 
         Parameters
@@ -74,6 +88,8 @@ class Decoder:
             Prompts.
         slots
             Only these, from the first on; None: all.
+        given
+            Slot → (B,) place of the phrase that stands there whatever the network says, -1 where it chooses.
         reuse
             Read only what is new for each slot. False reads everything again: the same answers, for comparisons of speed.
 
@@ -116,6 +132,8 @@ class Decoder:
                 scores[np.arange(n), found.chosen["pathway_1"]] = -np.inf
                 scores -= np.logaddexp.reduce(scores, axis=1, keepdims=True)
             best = scores.argmax(axis=1)
+            if given is not None and slot in given:
+                best = np.where(given[slot] >= 0, given[slot], best)
             found.chosen[slot], found.log_probs[slot] = best, scores
             for row, place in enumerate(best):
                 write(row, phrases[place])

@@ -21,13 +21,14 @@ from sclm.models.cell2text.inputs import Inputs, cell_width, n_types_read
 from sclm.models.cell2text.network import Cell2TextNetwork, build_lm
 from sclm.models.cell2text.slots import Slots
 from sclm.models.cell2text.tokens import CellValues, TypeRegression, Writer
+from sclm.models.cell2text.writing import type_places, written
 from sclm.models.contract import Annotation, Description
 from sclm.models.encoder_novelty import CountSpace
 from sclm.models.handed_encoder import pack_encoder, require_encoder, unpack_encoder
-from sclm.models.labels import UNKNOWN
+from sclm.models.labels import UNKNOWN, label_texts
 from sclm.models.neural import NeuralFamily
 from sclm.nn import WordVocabulary, load_own_state
-from sclm.texts import CellFacts, describe_template, parse_template
+from sclm.texts import CellFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from sclm.models.encoder import EncoderFamily
 
 _TOGETHER = 64  # cells that the language model writes about at a time
+_OF_FIT = (
+    "folder", "max_minutes", "accelerator", "devices", "num_nodes", "strategy", "precision", "progress_bar",
+)  # fmt: skip
+LABEL = "cell_type"  # column of obs with types that are given
 _OURS = ("cell_", "types_", "vector_", "space_")
 
 
@@ -58,6 +63,8 @@ class Cell2Text(NeuralFamily):
     """
 
     network: Cell2TextNetwork
+    #: Names types by itself: it is not told the names of groups unless ``label_key=`` asks for it.
+    names_types: ClassVar[bool] = True
     family: ClassVar[str] = "cell2text"
     Config: ClassVar[type] = Cell2TextConfig
     #: Family whose small encoder is trained on the same cells where none is handed over.
@@ -142,17 +149,7 @@ class Cell2Text(NeuralFamily):
         if label_key is None:
             raise TypeError(f"{cls.family!r} needs label_key=, the column of .obs with the cell types.")
         frozen = require_encoder(encoder, cls.family)
-        names = (
-            "folder",
-            "max_minutes",
-            "accelerator",
-            "devices",
-            "num_nodes",
-            "strategy",
-            "precision",
-            "progress_bar",
-        )
-        training = {name: options.pop(name) for name in names if name in options}
+        training = {name: options.pop(name) for name in _OF_FIT if name in options}
         config = Cell2TextConfig.preset(preset, **options)
         found = learn(
             source, config, frozen, label_key=label_key, batch_key=batch_key, pathways=pathways, pathway_texts=pathway_texts,
@@ -261,56 +258,28 @@ class Cell2Text(NeuralFamily):
         ``pathways`` (tuple), each with its probability in ``<field>_probability`` (NaN where there was no choice to make; of free text
         always). Cells without counts have empty texts.
         """
-        facts, probabilities, texts = self._write(cells, reuse)
+        facts, probabilities, texts = self._write(cells, reuse=reuse)
         table = pd.DataFrame(facts, index=cells.obs.index, columns=list(CellFacts._fields)).drop(columns="definition")
         table.insert(0, "text", texts)
         for name, values in probabilities.items():
             table[f"{name}_probability"] = values
         return table
 
-    def _write(self, cells: Cells, reuse: bool = True) -> tuple[list[CellFacts], dict[str, np.ndarray], list[str]]:
-        n, config = cells.n_cells, self.config
+    def _write(
+        self, cells: Cells, types: np.ndarray | None = None, *, reuse: bool = True
+    ) -> tuple[list[CellFacts], dict[str, np.ndarray], list[str]]:
+        n = cells.n_cells
         facts, texts = [CellFacts()] * n, [""] * n
         fields = ("cell_type", "tissue", "sex", "disease", "age", "pathways")
         probabilities = {name: np.full(n, np.nan) for name in fields}
         with self.inference():
             for rows, batch in self._batches(cells):
-                if config.decoding == "free":
-                    for row, text in zip(rows, self.decoder.free(batch, config.max_tokens), strict=True):
-                        texts[row], facts[row] = text, self._parsed(text)
-                    continue
-                filled = self.decoder.fill(batch, reuse=reuse)
-                for i, row in enumerate(rows):
-                    facts[row] = self.slots.facts({slot: int(place[i]) for slot, place in filled.chosen.items()})
-                    texts[row] = describe_template(facts[row], pathway_texts=self.slots.pathway_texts)
-                for name, values in self._chances(filled.chosen, filled.log_probs).items():
+                found = written(self.decoder, batch, None if types is None else types[rows], reuse=reuse)
+                for row, of, text in zip(rows, found.facts, found.texts, strict=True):
+                    facts[row], texts[row] = of, text
+                for name, values in found.chances.items():
                     probabilities[name][rows] = values
         return facts, probabilities, texts
-
-    def _parsed(self, text: str) -> CellFacts:
-        config = self.config
-        diseases = [d.split("|", 1)[1] for d in config.donors]
-        return parse_template(
-            text, cell_types=config.labels, tissues=config.tissues, diseases=[d for d in diseases if d],
-            pathways=config.pathways, pathway_texts=self.slots.pathway_texts,
-        )  # fmt: skip
-
-    def _chances(self, chosen: Mapping[str, np.ndarray], log_probs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Probability of what was said in each field, where there was a choice."""
-        found = {}
-        for slot, scores in log_probs.items():
-            if scores.shape[1] < 2:
-                continue
-            temperature = self.config.temperature if slot == "cell_type" else 1.0
-            p, at = softmax(scores, temperature), np.arange(len(scores))
-            if slot == "donor":  # a phrase holds both
-                for field, part in (("sex", 0), ("disease", 1)):
-                    names = np.array([pair[part] for pair in self.slots.donors], dtype=object)
-                    if len(set(names)) > 1:
-                        found[field] = (p * (names[None, :] == names[chosen[slot]][:, None])).sum(axis=1)
-            elif slot != "pathway_2":
-                found["pathways" if slot == "pathway_1" else slot] = p[at, chosen[slot]]
-        return found
 
     def pathway_scores(self, cells: Cells) -> pd.DataFrame:
         """How strongly a description claims each pathway: its chance to be named first plus that to be named second, 0 to 2.
@@ -337,7 +306,8 @@ class Cell2Text(NeuralFamily):
         Parameters
         ----------
         cells
-            Raw counts.
+            Raw counts. A column ``cell_type`` of ``obs`` holds types that are given: they stand in the text as if the model had named them, what
+            follows is written behind them, and they are checked as all else. Empty or missing: the model names the type.
         checker
             Looks statements up: :class:`sclm.evidence.Checker`.
         seed
@@ -346,8 +316,14 @@ class Cell2Text(NeuralFamily):
         Returns
         -------
         Texts with the share of statements that were kept, and all statements.
+
+        Raises
+        ------
+        ValueError
+            If a type is given that training has not seen.
         """
-        facts, _, _ = self._write(cells)
+        given = type_places(label_texts(cells.obs[LABEL]), self.config) if LABEL in cells.obs else None
+        facts, _, _ = self._write(cells, given)
         ids = dict(zip(self.config.labels, self.config.term_ids, strict=True))
         statements = statements_of(facts, ids)
         worded = cells._replace(obs=as_stated(cells.obs, facts))
@@ -358,6 +334,32 @@ class Cell2Text(NeuralFamily):
             {"text": written, "faithfulness": faithfulness(claims, cells.n_cells)}, index=cells.obs.index
         )
         return Description(table, claims)
+
+    def embed(
+        self, cells: Cells, *, hidden_layer: int | None = None, pooling: str | None = None, seed: int = 0
+    ) -> np.ndarray:
+        """State of the language model where it is about to name the cell's type: all that it has read of the cell.
+
+        Parameters
+        ----------
+        cells
+            Raw counts.
+        hidden_layer, pooling, seed
+            There is one state, and nothing is drawn: the first two must be None.
+
+        Returns
+        -------
+        (n_cells, width of the language model) float32; NaN for cells without counts in the model's genes.
+
+        """
+        for name, value in (("hidden_layer", hidden_layer), ("pooling", pooling)):
+            if value is not None:
+                raise TypeError(f"{self.family!r} has no use for {name}={value!r}. Leave it out.")
+        vectors = np.full((cells.n_cells, self.network.lm.width), np.nan, dtype=np.float32)
+        with self.inference():
+            for rows, batch in self._batches(cells):
+                vectors[rows] = self.decoder.states(batch)
+        return vectors
 
     def annotate(self, cells: Cells) -> Annotation:
         """Names for a block of cells: what stands in the description's slot of the cell type.

@@ -15,6 +15,7 @@ from sclm.evidence.claims_wording import Said, describe_cell, describe_group
 from sclm.models.contract import Description
 from sclm.models.evidence.choosing import choose_identities, choose_pathways, telling_genes
 from sclm.models.family import Family
+from sclm.models.labels import label_texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -197,10 +198,7 @@ def _labels(cells: Cells, n: int) -> list[str]:
     """What each row is labelled; empty where it is not."""
     if LABEL not in cells.obs:
         return [""] * n
-    return [
-        value if isinstance(value, str) and value.lower() not in ("", "nan", "unknown") else ""
-        for value in cells.obs[LABEL]
-    ]
+    return label_texts(cells.obs[LABEL])
 
 
 def _stated(values: Mapping[str, float]) -> list[str]:
