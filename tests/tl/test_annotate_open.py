@@ -79,7 +79,7 @@ def test_candidates_reach_the_model(query: ad.AnnData, reference: ad.AnnData) ->
 @pytest.mark.parametrize("options", [{"candidates": ["T cell"]}, {"under": "lymphocyte"}])
 def test_models_of_a_closed_set_refuse(query: ad.AnnData, reference: ad.AnnData, options: dict) -> None:
     before = query.copy()
-    with pytest.raises(TypeError, match=r"'logistic', which names the types that it learnt.*'onclass'"):
+    with pytest.raises(TypeError, match=r"'logistic', which does not take it\..*'onclass'"):
         sclm.tl.annotate(query, reference=reference, label_key="cell_type", **options)
     model = sclm.train("majority", reference, label_key="cell_type")
     with pytest.raises(TypeError, match=f"{next(iter(options))}= cannot be given to 'majority'"):
@@ -123,3 +123,38 @@ def test_back_off_and_consensus_see_all_probabilities(
     assert query.obs[KEY].tolist() == voted["label"].tolist()
     np.testing.assert_allclose(query.obs[f"{KEY}_confidence"], voted["confidence"])
     np.testing.assert_allclose(query.obs[f"{KEY}_vote_fraction"], voted["vote_fraction"])
+
+
+def test_a_share_of_new_types_is_for_models_that_take_it(query: ad.AnnData, reference: ad.AnnData) -> None:
+    with pytest.raises(TypeError, match=r"novel_share= cannot be given to 'onclass'.*do: 'celltosg'"):
+        sclm.tl.annotate(query, "onclass", reference=reference, label_key="cell_type", novel_share=0.1)
+    for wrong in (1.0, -0.1, True):
+        with pytest.raises(ValueError, match=r"novel_share must be a number in \[0, 1\)"):
+            sclm.tl.annotate(query, "marker-lists", novel_share=wrong)
+    assert not query.uns
+
+
+def test_counts_of_a_group_are_asked_once(query: ad.AnnData, reference: ad.AnnData) -> None:
+    model = sclm.train("logistic", reference, label_key="cell_type")
+    groups = query.obs["donor"].astype(object).to_numpy()
+    groups[5] = np.nan
+    query.obs["cluster"] = groups
+    sclm.tl.annotate(query, model, groupby="cluster", pseudobulk=True, batch_size=33)
+    dense = query.X.toarray() if hasattr(query.X, "toarray") else np.asarray(query.X)
+    for name in pd.unique(groups[pd.notna(groups)]):
+        mine = groups == name
+        total = ad.AnnData(dense[mine].sum(axis=0, keepdims=True).astype(np.float32), var=query.var)
+        sclm.tl.annotate(total, model)
+        assert set(query.obs[KEY][mine]) == {total.obs[KEY].iloc[0]}
+        for column in ("confidence", "novelty"):
+            np.testing.assert_allclose(query.obs[f"{KEY}_{column}"][mine], total.obs[f"{KEY}_{column}"].iloc[0])
+        np.testing.assert_allclose(
+            query.obsm[f"{KEY}_probabilities"][mine],
+            np.repeat(total.obsm[f"{KEY}_probabilities"], mine.sum(), axis=0),
+            rtol=1e-6,
+        )
+    assert query.obs[KEY].iloc[5] == "unknown"
+    assert query.obs[f"{KEY}_confidence"].iloc[5] == 0
+    assert f"{KEY}_vote_fraction" not in query.obs
+    with pytest.raises(ValueError, match="found no groupby="):
+        sclm.tl.annotate(query, model, pseudobulk=True)

@@ -113,22 +113,33 @@ def test_the_tool_reads_the_columns_of_the_prompt_whatever_the_groups(
     adata = simulate(12, seed=6)
     adata.obs["tissue"], adata.obs["disease"] = "blood", "normal"
     assert model.obs_keys == ("tissue", "disease")
-    own = model.annotate(read_cells(adata, obs_keys=["tissue", "disease"]).read())
+    cells = read_cells(adata, obs_keys=["tissue", "disease"]).read()
+    share = model.estimate_novel_share(cells)
+    own = model.annotate(cells, novel_share=share)
     plain = sclm.tl.annotate(adata, model, copy=True)
     grouped = sclm.tl.annotate(adata, model, groupby="tissue", copy=True)
+    assert plain.uns["sclm_cell_type"]["params"]["novel_share"] == pytest.approx(share)
+    told = sclm.tl.annotate(adata, model, novel_share=0.0, copy=True)
+    assert told.uns["sclm_cell_type"]["params"]["novel_share"] == 0
+    assert (told.obs["sclm_cell_type_confidence"] >= plain.obs["sclm_cell_type_confidence"] - 1e-6).all()
     np.testing.assert_allclose(plain.obs["sclm_cell_type_confidence"], own.table["confidence"], atol=1e-6)
     for made in (plain, grouped):
         columns = [own.categories["label"].tolist().index(c) for c in made.uns["sclm_cell_type"]["categories"]]
         found, wanted = made.obsm["sclm_cell_type_probabilities"], own.probabilities[:, columns]
         np.testing.assert_allclose(found, np.where(wanted < 0.001, 0, wanted), atol=1e-6)
-    assert np.abs(own.probabilities - model.annotate(read_cells(adata).read()).probabilities).max() > 1e-6
+    assert (
+        np.abs(own.probabilities - model.annotate(read_cells(adata).read(), novel_share=share).probabilities).max()
+        > 1e-6
+    )
 
 
 def test_a_graph_is_refused_for_the_cells_that_it_is_derived_from(model: CellToSG, cells: Cells) -> None:
     name = str(cells.obs.index[5])
     told = copy.copy(model)
     told.graph = dataclasses.replace(model.graph, derived_from={"markers": frozenset({name})})
-    for use in (told.annotate, told.explain, told.ask, lambda c: told.annotate_groups(c, np.zeros(c.n_cells))):
+    for use in (
+        told.annotate, told.explain, told.ask, told.estimate_novel_share, lambda c: told.annotate_groups(c, np.zeros(c.n_cells)),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=f"'markers' were worked out from 1 of these cells or donors \\({name}\\)"):
             use(cells)
     np.testing.assert_array_equal(
@@ -163,8 +174,8 @@ def test_fields_that_training_did_not_have_are_left_out(model: CellToSG, cells: 
     plain = make_encoder(
         dataclasses.replace(model.config, tissues=()), model.vocabulary, model.network.lm, model.graph, model._arrays["scale"]
     )  # fmt: skip
-    block = type(cells)(model._filled(cells)[0], cells.genes, cells.obs)
-    bare = type(cells)(block.counts, block.genes, cells.obs[["cell_type"]])
+    block = model._filled(cells)[0]
+    bare = type(cells)(block.counts, block.genes, block.obs[["cell_type"]])
     assert torch.equal(plain.ask(block).ids, plain.ask(bare).ids)
     assert not torch.equal(model.encoder.ask(block).ids, plain.ask(bare).ids)
 
@@ -331,8 +342,9 @@ def test_reinforcement_raises_the_reward_of_an_untrained_policy(model: CellToSG,
     config = CellToSGConfig(**{**model.config.__dict__, "group_size": 8, "kl_weight": 0.0})
     reward = HierarchyReward(model.ontology)
     module = CellToSGModule(network, config, "reinforce", names, ids, reward=reward, seed=0)
-    codes = [model.config.labels.index(t) for t in cells.obs["cell_type"]]
-    batch = model.encoder.ask(type(cells)(model._filled(cells)[0], cells.genes, cells.obs))
+    block = model._filled(cells)[0]
+    codes = [model.config.labels.index(t) for t in block.obs["cell_type"]]
+    batch = model.encoder.ask(block)
     batch = batch._replace(truth=torch.tensor(codes))
     optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=3e-3)
     for step in range(25):
