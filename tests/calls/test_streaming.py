@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -184,6 +185,15 @@ def test_what_does_not_stream_is_read_as_a_whole(tmp_path: Path, cells: ad.AnnDa
     assert not streaming.streams(tmp_path / "broken.h5ad")
     with pytest.raises(ValueError, match="cannot be read as"):
         run("adopt", tmp_path / "broken.h5ad", tmp_path / "o.h5ad", {"predictions": "cell_type"})
+
+
+def test_a_store_that_marks_what_it_lacks(tmp_path: Path, cells: ad.AnnData) -> None:
+    """As ``write_elem`` of an AnnData does: ``.raw`` is there and says that there is none."""
+    bare = ad.AnnData(cells.X, obs=cells.obs, var=cells.var)
+    with h5py.File(tmp_path / "in.h5ad", "w") as file:
+        ad.io.write_elem(file, "/", bare)
+    run("adopt", tmp_path / "in.h5ad", tmp_path / "out.h5ad", {"predictions": "cell_type"})
+    assert "adopted_cell_type" in read(tmp_path / "out.h5ad").obs
 
 
 def test_an_output_can_be_written_to_where_the_input_cannot(tmp_path: Path, cells: ad.AnnData) -> None:

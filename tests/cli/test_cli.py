@@ -59,6 +59,21 @@ def test_annotate_prints_text_or_json(folder: Path) -> None:
     assert "sclm_cell_type" in ad.read_h5ad(folder / "out.h5ad").obs
 
 
+def test_shares_of_a_file(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sclm.calls.shards.SHARD_CELLS", 50)
+    words = ["annotate", str(folder / "query.h5ad"), "-o", str(folder / "out.h5ad"), "--batch-size", "50"]
+    words += ["--reference", str(folder / "reference.h5ad"), "--label-key", "cell_type"]
+    assert main([*words, "--shard", "2/2"]) == 0
+    assert "out.h5ad.parts: 1 of 3 shards are done" in capsys.readouterr().out
+    assert not (folder / "out.h5ad").exists()
+    assert main([*words, "--shard", "1/2"]) == 0
+    assert "out.h5ad: 120 cells" in capsys.readouterr().out
+    assert "sclm_cell_type" in ad.read_h5ad(folder / "out.h5ad").obs
+    assert (
+        main(["adopt", str(folder / "query.h5ad"), "-o", "o.h5ad", "--predictions", "cell_type", "--shard", "1/2"]) == 2
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [

@@ -166,7 +166,7 @@ def do_read(
         Number of rows, at most 50.
     """
     from sclm import get
-    from sclm.calls import brief, files
+    from sclm.calls import brief, streaming
     from sclm.cells.containers import table_of
 
     if result not in get.__all__:
@@ -178,7 +178,8 @@ def do_read(
     takes = list(inspect.signature(function).parameters)[1:]
     if unknown := [name for name in given if name not in takes]:
         raise TypeError(f"the table {result} takes no {unknown[0]!r}; it takes {', '.join(takes)}.")
-    table = function(table_of(files.read(path), table_key, mod), **given)
+    with streaming.matrices_left(path) as data:
+        table = function(table_of(data, table_key, mod), **given)
     if not hasattr(table, "columns"):
         raise ValueError(f"{result} is no single table. It is in {path}.")
     if table.shape[1] > _COLUMNS:

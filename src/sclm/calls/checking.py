@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sclm.calls import files
+from sclm.calls import streaming
 from sclm.calls.signatures import Signature, signature, tool_names
 from sclm.cells.containers import is_mudata, is_spatialdata, table_of
 from sclm.cells.contents import Contents, contents
@@ -46,9 +46,8 @@ def check(
     ValueError
         If the file cannot be read.
     """
-    data = files.read(path, backed=True)
-    adata = table_of(data, table_key, mod)
-    try:
+    with streaming.matrices_left(path) as data:
+        adata = table_of(data, table_key, mod)
         found = contents(adata)
         problems, notes = _wrong(found, adata), _notes(found)
         needed = _needed(found)
@@ -69,9 +68,6 @@ def check(
         if model is not None:
             report["model"] = _match(model, genes)
         return report
-    finally:
-        if adata.isbacked:
-            adata.file.close()
 
 
 def _holds(found: Contents) -> dict[str, Any]:

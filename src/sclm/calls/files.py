@@ -18,15 +18,13 @@ if TYPE_CHECKING:
 SUFFIXES = (".h5ad", ".zarr", ".h5mu")
 
 
-def read(path: str | Path, *, backed: bool = False) -> Any:
+def read(path: str | Path) -> Any:
     """What a file holds.
 
     Parameters
     ----------
     path
         ``.h5ad``, ``.h5mu`` or ``.zarr`` (an AnnData, a SpatialData or a MuData: the store says which).
-    backed
-        Leave the counts of an h5ad on disk.
 
     Returns
     -------
@@ -47,7 +45,7 @@ def read(path: str | Path, *, backed: bool = False) -> Any:
             warnings.filterwarnings(
                 "ignore", message=".*names are not unique"
             )  # `check` says so, and tools need no unique names
-            return _reader(path, backed)()
+            return _reader(path)()
     except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:
         if isinstance(error, PermissionError):
             raise
@@ -167,13 +165,13 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
-def _reader(path: Path, backed: bool) -> Any:
+def _reader(path: Path) -> Any:
     import anndata
 
     if path.suffix == ".h5mu":
         return lambda: _optional("mudata").read_h5mu(path)
     if path.suffix == ".h5ad":
-        return lambda: anndata.read_h5ad(path, backed="r" if backed else None)
+        return lambda: anndata.read_h5ad(path)
     kind = _kind_of_store(path)
     if kind == "MuData":
         return lambda: _optional("mudata").read_zarr(path)

@@ -65,7 +65,7 @@ def group(path: Path, mode: Literal["r", "r+"] = "r") -> Iterator[Any]:
 
 
 @contextmanager
-def opened(path: Path, named: Collection[str] = ()) -> Iterator[anndata.AnnData]:
+def opened(path: Path, named: Collection[str] | None = ()) -> Iterator[anndata.AnnData]:
     """An AnnData whose counts, layers and large matrices stay on disk while the block runs; tables and ``.uns`` are read.
 
     Parameters
@@ -73,7 +73,7 @@ def opened(path: Path, named: Collection[str] = ()) -> Iterator[anndata.AnnData]
     path
         ``.h5ad`` or ``.zarr`` for which :func:`streams` is true.
     named
-        Names of entries of ``.obsm`` and ``.obsp`` that are read however large they are.
+        Names of entries of ``.obsm`` and ``.obsp`` that are read however large they are; None for all.
 
     Yields
     ------
@@ -90,7 +90,9 @@ def opened(path: Path, named: Collection[str] = ()) -> Iterator[anndata.AnnData]
             for slot in _MATRICES:
                 if slot in store:
                     parts[slot] = {name: _left(store[slot][name], slot, name, named) for name in store[slot]}
-            if "raw" in store and "X" in store["raw"]:
+            if (
+                "raw" in store and hasattr(store["raw"], "keys") and "X" in store["raw"]
+            ):  # else a mark that there is none
                 parts["raw"] = {"X": _on_disk(store["raw"]["X"]), "var": read_elem(store["raw"]["var"])}
             x = _on_disk(store["X"]) if "X" in store else None
         except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:
@@ -101,6 +103,17 @@ def opened(path: Path, named: Collection[str] = ()) -> Iterator[anndata.AnnData]
             warnings.filterwarnings("ignore", message=".*names are not unique")  # `check` says so
             adata = anndata.AnnData(x, **parts)
         yield adata
+
+
+@contextmanager
+def matrices_left(path: str | Path) -> Iterator[Any]:
+    """What a file holds, to look at: of an AnnData counts and layers stay on disk while the block runs, anything else is read."""
+    path = files.existing(path)
+    if streams(path):
+        with opened(path, None) as adata:
+            yield adata
+    else:
+        yield files.read(path)
 
 
 def write(adata: anndata.AnnData, before: Mapping[str, Mapping[str, Any]], source: Path, target: Path) -> None:
@@ -185,12 +198,13 @@ def _column(values: Any) -> Any:
     return column.to_numpy() if isinstance(column.dtype, np.dtype) else column.array
 
 
-def _left(element: Any, slot: str, name: str, named: Collection[str]) -> Any:
+def _left(element: Any, slot: str, name: str, named: Collection[str] | None) -> Any:
     """An entry of a mapping of matrices: read where it is small or asked for, else left on disk."""
     from anndata.io import read_elem
 
     about = element.attrs.get("encoding-type")
-    wanted = slot != "layers" and (name in named or name.startswith("spatial") or _bytes(element) <= _SMALL)
+    asked = named is None or name in named or name.startswith("spatial")
+    wanted = slot != "layers" and (asked or _bytes(element) <= _SMALL)
     return read_elem(element) if wanted or about not in (*_SPARSE, "array") else _on_disk(element)
 
 
