@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sclm import agent, datasets, export, get, knowledge, metrics, models, pl, texts, tl
+    from sclm import agent, benchmark, datasets, export, get, knowledge, metrics, models, pl, texts, tl
     from sclm.accessor import register_accessor
     from sclm.models import load, train
     from sclm.tl import request
@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "agent",
+    "benchmark",
     "datasets",
     "export",
     "get",

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from sclm.calls.signatures import summary, tool_names
 
 # Commands that are no tool, in the order of a first session; the tools come between `check` and `train`.
-_BEFORE, _AFTER = ("demo", "check"), ("train", "models", "mcp")
+_BEFORE, _AFTER = ("demo", "check"), ("train", "benchmark", "models", "mcp")
 
 
 class Commands(TyperGroup):

@@ -1,4 +1,4 @@
-"""Commands that are no tool: demo, check, train, models, mcp."""
+"""Commands that are no tool: demo, check, train, benchmark, models, mcp."""
 
 from __future__ import annotations
 
@@ -76,6 +76,9 @@ def train(
         typer.Option(help="Setting of the family, such as preset=small or max_epochs=5. May be given several times."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    backed: Annotated[
+        bool, typer.Option("--backed", help="Leave the counts of a single file on disk, as those of several are.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that is there.")] = False,
     json: _Json = False,
     verbose: _Verbose = False,
@@ -91,10 +94,84 @@ def train(
 
     def work() -> dict[str, Any]:
         from sclm.calls.training import train as run
+        from sclm.calls.training import writes
 
-        return run(family, paths, out, given, options=options, overwrite=overwrite)
+        result = run(family, paths, out, given, options=options, backed=backed, overwrite=overwrite)
+        if not writes():  # the first of several processes says how it went
+            raise typer.Exit
+        return result
 
     output.answer(work, output.of_training, as_json=json, verbose=verbose)
+
+
+def benchmark(
+    path: Annotated[Path, typer.Argument(help="Labelled cells (.h5ad, .zarr, .h5mu); never changed.")],
+    more: Annotated[list[str] | None, typer.Argument(metavar="[MODELS]...", help="Further models.")] = None,
+    label_key: Annotated[str, typer.Option(help="Column of .obs with the true types.")] = ...,  # type: ignore[assignment]
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the report.")] = Path("sclm-benchmark"),
+    batch_key: Annotated[str | None, typer.Option(help="Column of .obs with the donor or batch.")] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Family to train, or trained model as it is; more may follow. majority, logistic and knn are always there."
+        ),
+    ] = None,
+    predictions: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN[=CONFIDENCE]",
+            help="Column of .obs with the labels of another method. May be given several times.",
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FAMILY.NAME=VALUE",
+            help="Setting of a family's training, such as scgpt.preset=tiny. May be given several times.",
+        ),
+    ] = None,
+    n_folds: Annotated[int, typer.Option(help="Folds; with fewer batches, each batch is one.")] = 5,
+    n_seeds: Annotated[int, typer.Option(help="How often all is repeated with other folds.")] = 3,
+    near_twins: Annotated[
+        float, typer.Option(help="Cosine from which two cells are near twins; 0: not looked for.")
+    ] = 0.95,
+    drop_twins: Annotated[
+        bool, typer.Option("--drop-twins", help="Leave twins of tested cells out of training.")
+    ] = False,
+    n_bootstrap: Annotated[int, typer.Option(help="Resamples behind the intervals.")] = 1000,
+    table_key: Annotated[str | None, typer.Option(help="Table of a SpatialData.")] = None,
+    mod: Annotated[str | None, typer.Option(help="Modality of a MuData with the RNA.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer with the raw counts; .X where left out.")] = None,
+    gene_key: Annotated[str | None, typer.Option(help="Column of .var with symbols or Ensembl ids.")] = None,
+    seed: Annotated[int, typer.Option(help="First of the seeds.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a comparison of other cells or settings.")
+    ] = False,
+    json: _Json = False,
+    verbose: _Verbose = False,
+) -> None:
+    """Compare models and baselines on your own labelled cells; the same command goes on where it was interrupted."""
+    settings: dict[str, dict[str, Any]] = {}
+    for text, value in (pair(text, "--option") for text in option or []):
+        family, dot, name = text.partition(".")
+        if not (family and dot and name):
+            raise typer.BadParameter(f"--option takes family.name=value, found {text!r}.")
+        settings.setdefault(family, {})[name] = _value(value)
+    columns = {column: sure or None for column, _, sure in (text.partition("=") for text in predictions or [])}
+
+    def work() -> dict[str, Any]:
+        from sclm.benchmark.files import run_file
+
+        return run_file(
+            path, out, [*(models or []), *(more or [])],
+            {
+                "label_key": label_key, "batch_key": batch_key, "predictions": columns, "options": settings, "n_folds": n_folds,
+                "n_seeds": n_seeds, "near_twins": near_twins or None, "drop_twins": drop_twins, "n_bootstrap": n_bootstrap,
+                "table_key": table_key, "mod": mod, "layer": layer, "gene_key": gene_key, "seed": seed, "overwrite": overwrite,
+            },
+        )  # fmt: skip
+
+    output.answer(work, output.of_benchmark, as_json=json, verbose=verbose)
 
 
 def models(json: _Json = False, verbose: _Verbose = False) -> None:
