@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -9,6 +11,9 @@ import pytest
 import scipy.sparse as sp
 
 from sclm.cells import JoinedSource, read_cells
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def data(genes: list[str], n: int, seed: int) -> ad.AnnData:
@@ -40,3 +45,21 @@ def test_without_common_genes_it_says_so() -> None:
         JoinedSource([read_cells(a) for a in parts])
     with pytest.raises(ValueError, match="at least one AnnData"):
         JoinedSource([])
+
+
+def test_rows_in_any_order_are_those_of_the_cells_in_a_row(simulate: Callable[..., ad.AnnData]) -> None:
+    whole = simulate(60, 30, seed=5)
+    parts = [whole[:20].copy(), whole[20:23, ::-1].copy(), whole[23:].copy()]
+    joined = JoinedSource([read_cells(part, obs_keys=["donor"]) for part in parts])
+    assert joined.in_memory
+    for rows in ([59, 0, 21, 20, 20, 5], np.arange(60), np.arange(60) % 7 == 0, [-1, 3], []):
+        block = joined.read(rows)
+        expected = whole[np.asarray(rows, dtype=int) if np.asarray(rows).dtype != bool else rows]
+        np.testing.assert_array_equal(block.counts.toarray(), expected[:, list(joined.genes)].X.toarray())
+        assert list(block.obs.index) == list(expected.obs_names)
+        assert block.obs["donor"].tolist() == expected.obs["donor"].tolist()
+    blocks = list(joined.blocks(4, rows=[58, 1, 22, 2, 30, 0]))
+    assert [block.n_cells for block in blocks] == [4, 2]
+    assert [name for block in blocks for name in block.obs.index] == [f"cell{i}" for i in (58, 1, 22, 2, 30, 0)]
+    with pytest.raises(IndexError, match="rows must lie between 0 and 59, found 60"):
+        joined.read([60])

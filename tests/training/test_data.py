@@ -96,22 +96,71 @@ def test_an_epoch_begins_where_it_is_resumed(adata: ad.AnnData) -> None:
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_devices_share_the_batches(adata: ad.AnnData, world: int) -> None:
-    data = CellDataModule(read_cells(adata), encode, batch_size=32, buffer_size=100)
-    alone = batches(data)
-    parts = []
-    for rank in range(world):
-        data.trainer = Place(0, rank, world)
-        parts.append((batches(data), list(data.val_dataloader())))
-    assert {len(training) for training, _ in parts} == {len(alone) // world}
-    for i, batch in enumerate(alone[: len(alone) // world * world]):
-        assert equal([parts[i % world][0][i // world]], [batch])
-    assert len({len(validation) for _, validation in parts}) == 1
-    seen = torch.cat([b.number for _, validation in parts for b in validation])
-    assert set(seen.tolist()) == set(data.validation_rows)
-    data.trainer = Place(0, 0, 100)
-    with pytest.raises(ValueError, match=r"9 batches, fewer than the 100 devices"):
-        data.train_dataloader()
+@pytest.mark.parametrize("tokens", [False, True])
+def test_devices_share_every_cell_once(adata: ad.AnnData, world: int, tokens: bool) -> None:
+    """Each step of several devices holds the cells of a step of one device with a batch as many times as large."""
+    source = read_cells(adata)
+    lengths = expressed_genes(source)
+    options: dict[str, Any] = {"buffer_size": 100, "validation": 0.21}
+    options |= {"lengths": lengths, "max_tokens": 250} if tokens else {"batch_size": 32 // world}
+
+    def of(world: int, rank: int, epoch: int = 1, **more: Any) -> tuple[list[Batch], list[Batch]]:
+        data = CellDataModule(source, encode, **options | more)
+        data.trainer = Place(epoch, rank, world)
+        assert data.n_batches == len(data.train_dataloader())
+        return batches(data), list(data.val_dataloader())
+
+    parts = [of(world, rank) for rank in range(world)]
+    training_rows = CellDataModule(source, encode, **options).training_rows
+    for of_part, rows in ((0, training_rows), (1, np.setdiff1d(np.arange(300), training_rows))):
+        assert len({len(part[of_part]) for part in parts}) == 1
+        seen = torch.cat([b.number for part in parts for b in part[of_part]]).tolist()
+        assert sorted(seen) == rows.tolist()
+        sizes = [[len(part[of_part][i].number) for part in parts] for i in range(len(parts[0][of_part]))]
+        assert all(max(step) - min(step) <= 1 for step in sizes)
+    assert not torch.equal(parts[0][0][0].noise[:3], parts[1][0][0].noise[:3])  # each device draws for itself
+    if not tokens:
+        alone = of(1, 0, batch_size=32 // world * world)[0]
+        for i, batch in enumerate(alone):
+            together = torch.cat([part[0][i].number for part in parts]).tolist()
+            assert sorted(together) == sorted(batch.number.tolist())
+    with pytest.raises(ValueError, match=r"cells that are shuffled together cannot be shared by 100 devices"):
+        of(100, 0)
+
+
+def test_balanced_epochs(adata: ad.AnnData) -> None:
+    """As many cells of each type and in all as ever, common types in turns, also on several devices and when resumed."""
+    types = np.array(["rare"] * 10 + ["some"] * 90 + ["many"] * 180 + [None] * 20, dtype=object)
+    adata.obs["kind"] = types
+    source = read_cells(adata, obs_keys=["kind"])
+    options: dict[str, Any] = {"balance_key": "kind", "validation": 0, "batch_size": 28, "chunk_size": 4}
+
+    def numbers(epoch: int, rank: int = 0, world: int = 1, start: int = 0, **more: Any) -> np.ndarray:
+        data = CellDataModule(source, encode, **options | more)
+        data.trainer = Place(epoch, rank, world)
+        data.resume_at(epoch, start)
+        return torch.cat([b.number for b in batches(data)]).numpy()
+
+    seen = [numbers(epoch) for epoch in range(6)]
+    for found in seen:
+        of, n = np.unique(types[found].astype(str), return_counts=True)
+        assert dict(zip(of, n, strict=True)) == {"rare": 94, "some": 93, "many": 93}
+    times = np.bincount(np.concatenate(seen), minlength=300)
+    assert set(times[types == None]) == {0}  # noqa: E711
+    for kind in ("rare", "some", "many"):
+        assert np.ptp(times[types == kind]) <= 1, kind  # every cell as often as any other
+    assert not np.array_equal(seen[0], seen[1])
+    assert not np.array_equal(seen[0], numbers(0, seed=1))
+    np.testing.assert_array_equal(numbers(2, start=3), seen[2][3 * 28 :])
+    both = np.concatenate([numbers(3, rank, 2, batch_size=14) for rank in (0, 1)])
+    np.testing.assert_array_equal(np.sort(both), np.sort(seen[3]))
+    plain, balanced = (CellDataModule(source, encode, **options | {"balance_key": key}) for key in (None, "kind"))
+    assert set(balanced.fingerprint()) - set(plain.fingerprint()) == {"balance"}
+    adata.obs["kind"] = None
+    with pytest.raises(ValueError, match="balance_key='kind' must have a value for training cells, found none in 300"):
+        CellDataModule(read_cells(adata, obs_keys=["kind"]), encode, **options)
+    with pytest.raises(KeyError, match="balance_key='type' is no column of source 0; read were: 'kind'"):
+        CellDataModule(source, encode, **options | {"balance_key": "type"})
 
 
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -65,6 +66,37 @@ class Toy(LightningModule):
 
     def configure_optimizers(self) -> Any:
         return adamw(self, learning_rate=self.learning_rate, total_steps=planned_steps(self.trainer))
+
+
+class Plain(Toy):
+    """The same without noise and dropout: what it learns depends on the cells of each step alone."""
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        if self.training and self.log_file is not None:
+            path = self.log_file.with_suffix(f".{self.global_rank}.names")
+            with path.open("a") as handle:
+                handle.write(f"{json.dumps([self.current_epoch, batch.names.tolist()])}\n")
+        return (self.wide(self.narrow(batch.counts)) - batch.counts).square().mean()
+
+
+def as_torchrun(work: Any, folder: Path, world: int = 2) -> list[Any]:
+    """What `work` returns in each of `world` processes that see what torchrun tells them; forked, so that nothing is imported."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.start_processes(
+        _one_of, args=(work, folder, world, port), nprocs=world, start_method="fork", join=True
+    )
+    return [torch.load(folder / f"result.{rank}.pt", weights_only=False) for rank in range(world)]
+
+
+def _one_of(rank: int, work: Any, folder: Path, world: int, port: int) -> None:
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world),
+        "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test",
+    }  # fmt: skip
+    torch.set_num_threads(1)  # a fork has none of its parent's threads
+    torch.save(work(), folder / f"result.{rank}.pt")
 
 
 def source(n_cells: int = 200, n_genes: int = 30, seed: int = 0) -> CellSource:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sclm.cells.joined import JoinedSource
     from sclm.cells.levels import count_levels
     from sclm.cells.normalise import log_normalise
+    from sclm.cells.opening import is_stored, open_cells
     from sclm.cells.proteins import Proteins, read_proteins, scale_proteins
     from sclm.cells.ragged import Ragged
     from sclm.cells.ranks import rank_values
@@ -49,6 +50,8 @@ _HOME = {
     "count_levels": "levels",
     "cell_sentences": "sentences",
     "log_normalise": "normalise",
+    "is_stored": "opening",
+    "open_cells": "opening",
     "table_of": "containers",
 }
 
@@ -67,7 +70,9 @@ __all__ = [
     "count_levels",
     "inspect_counts",
     "invert_log1p",
+    "is_stored",
     "log_normalise",
+    "open_cells",
     "rank_values",
     "read_cells",
     "read_proteins",

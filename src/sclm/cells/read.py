@@ -84,6 +84,11 @@ class CellSource:
             self._block_cells = self._storage.block_cells()
         return self._block_cells
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the counts are in memory."""
+        return self._storage.in_memory
+
     def blocks(self, block_size: int | None = None, rows: Any = None) -> Iterator[Cells]:
         """Consecutive blocks of cells.
 
@@ -108,7 +113,7 @@ class CellSource:
             for first, block in self._storage.blocks(size):
                 yield self._cells(block, np.arange(first, first + block.shape[0]))
             return
-        picked = self._row_numbers(rows)
+        picked = row_numbers(rows, self.n_cells)
         for start in range(0, picked.size, size):
             part = picked[start : start + size]
             yield self._cells(self._storage.picked(part), part)
@@ -121,29 +126,8 @@ class CellSource:
         if not blocks:
             empty = sp.csr_matrix((0, self.n_genes), dtype=np.float32)
             return Cells(empty, self.genes, self.obs.iloc[:0])
-        obs = self.obs.copy() if rows is None else self.obs.iloc[self._row_numbers(rows)]
+        obs = self.obs.copy() if rows is None else self.obs.iloc[row_numbers(rows, self.n_cells)]
         return Cells(sp.vstack([b.counts for b in blocks], format="csr"), self.genes, obs)
-
-    def _row_numbers(self, rows: Any) -> np.ndarray:
-        picked = np.asarray(rows)
-        if picked.ndim != 1:
-            msg = f"rows must be one-dimensional, found {picked.ndim} dimensions."
-            raise ValueError(msg)
-        if picked.dtype == bool:
-            if picked.size != self.n_cells:
-                msg = f"a boolean mask of rows must have one entry a cell ({self.n_cells:,}), found {picked.size:,}."
-                raise ValueError(msg)
-            return np.flatnonzero(picked)
-        if picked.size == 0:
-            return np.zeros(0, np.int64)
-        if picked.dtype.kind not in "iu":
-            msg = f"rows must be row numbers or a boolean mask, found dtype {picked.dtype}."
-            raise TypeError(msg)
-        if picked.min() < -self.n_cells or picked.max() >= self.n_cells:
-            wrong = picked.max() if picked.max() >= self.n_cells else picked.min()
-            msg = f"rows must lie between 0 and {self.n_cells - 1:,}, found {wrong}."
-            raise IndexError(msg)
-        return np.where(picked < 0, picked + self.n_cells, picked).astype(np.int64)
 
     # ------------------------------------------------------------------ checks
 
@@ -270,6 +254,29 @@ def read_cells(
     if source.unnamed:
         logger.info("%d columns without a gene name are left out", source.unnamed)
     return source
+
+
+def row_numbers(rows: Any, n_cells: int) -> np.ndarray:
+    """Row numbers, from 0, of row numbers in any order or a boolean mask; checked."""
+    picked = np.asarray(rows)
+    if picked.ndim != 1:
+        msg = f"rows must be one-dimensional, found {picked.ndim} dimensions."
+        raise ValueError(msg)
+    if picked.dtype == bool:
+        if picked.size != n_cells:
+            msg = f"a boolean mask of rows must have one entry a cell ({n_cells:,}), found {picked.size:,}."
+            raise ValueError(msg)
+        return np.flatnonzero(picked)
+    if picked.size == 0:
+        return np.zeros(0, np.int64)
+    if picked.dtype.kind not in "iu":
+        msg = f"rows must be row numbers or a boolean mask, found dtype {picked.dtype}."
+        raise TypeError(msg)
+    if picked.min() < -n_cells or picked.max() >= n_cells:
+        wrong = picked.max() if picked.max() >= n_cells else picked.min()
+        msg = f"rows must lie between 0 and {n_cells - 1:,}, found {wrong}."
+        raise IndexError(msg)
+    return np.where(picked < 0, picked + n_cells, picked).astype(np.int64)
 
 
 def _require_anndata(adata: Any) -> AnnData:

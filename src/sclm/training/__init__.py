@@ -8,7 +8,7 @@ from sclm._lazy import lazy_names
 
 if TYPE_CHECKING:
     from sclm.training.data import CellDataModule, expressed_genes
-    from sclm.training.loop import FitReport, fit
+    from sclm.training.loop import FitReport, first_process, fit, running_options
     from sclm.training.schedule import adamw, parameter_groups, planned_steps, warmup_cosine
 
 _HOME = {
@@ -16,9 +16,11 @@ _HOME = {
     "FitReport": "loop",
     "adamw": "schedule",
     "expressed_genes": "data",
+    "first_process": "loop",
     "fit": "loop",
     "parameter_groups": "schedule",
     "planned_steps": "schedule",
+    "running_options": "loop",
     "warmup_cosine": "schedule",
 }
 
@@ -27,9 +29,11 @@ __all__ = [
     "FitReport",
     "adamw",
     "expressed_genes",
+    "first_process",
     "fit",
     "parameter_groups",
     "planned_steps",
+    "running_options",
     "warmup_cosine",
 ]
 

@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from lightning.pytorch import LightningDataModule
 
-from sclm.cells import Cells, CellSource, align
+from sclm.cells import Cells, CellSource, JoinedSource, align
 from sclm.training.loader import CellLoader, Planned
 from sclm.training.order import BatchOrder
 
@@ -32,7 +32,8 @@ class CellDataModule(LightningDataModule):
     Parameters
     ----------
     sources
-        What :func:`sclm.cells.read_cells` returned, one or many. With many, give a `vocabulary`.
+        What :func:`sclm.cells.read_cells` returned, one or many. With many, give a `vocabulary`; or read them as one
+        :class:`sclm.cells.JoinedSource`, in the genes that all share.
     encode
         Turns a block of cells into the family's batch, a NamedTuple of tensors whose first dimension is that of the
         cells, ``encode(cells, generator)``. It may run in a thread, and may take random numbers from `generator` only.
@@ -40,7 +41,8 @@ class CellDataModule(LightningDataModule):
         Genes that the model reads: `encode` is then handed counts with one column a token, whatever the source's genes
         are. By default the source's own genes.
     batch_size
-        Cells in a batch of one device, at most; batches of a buffer have equal sizes, give or take one cell.
+        Cells in a batch of one device, at most; batches of a buffer have equal sizes, give or take one cell. Several devices
+        share the cells of each step: every cell is used once an epoch, and all devices have as many batches.
     max_tokens
         Instead of `batch_size`: bound on the number of cells times the longest cell of a batch. Needs `lengths`.
     lengths
@@ -56,6 +58,10 @@ class CellDataModule(LightningDataModule):
         Cells that are shuffled among one another, by default 4096.
     rows
         Row numbers or a boolean mask, over all sources in a row: only these cells are trained on and validated with.
+    balance_key
+        Column of ``.obs``, for example with cell types: each epoch draws as many cells of every value, and as many in all as
+        there are training cells. Cells of a common value take turns over the epochs, those of a rare one come several times in
+        one; cells without a value are not trained on. Held-out cells stay as they are.
     workers
         Threads that encode batches ahead of the training step; 0 for none.
     min_share
@@ -68,12 +74,12 @@ class CellDataModule(LightningDataModule):
     ValueError
         If there are no cells to train on, a source hardly shares genes with the vocabulary, or a parameter is out of range.
     KeyError
-        If the sources lack the column `validation_key`.
+        If the sources lack the column `validation_key` or `balance_key`.
     """
 
     def __init__(
         self,
-        sources: CellSource | Sequence[CellSource],
+        sources: CellSource | JoinedSource | Sequence[CellSource],
         encode: Callable[[Cells, np.random.Generator], Any],
         *,
         vocabulary: GeneVocabulary | None = None,
@@ -83,6 +89,7 @@ class CellDataModule(LightningDataModule):
         validation: float | np.ndarray | Sequence[int] = 0.1,
         validation_key: str | None = None,
         rows: np.ndarray | None = None,
+        balance_key: str | None = None,
         chunk_size: int | None = None,
         buffer_size: int = 4096,
         workers: int = 1,
@@ -90,7 +97,7 @@ class CellDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.sources = [sources] if isinstance(sources, CellSource) else list(sources)
+        self.sources = [sources] if isinstance(sources, CellSource | JoinedSource) else list(sources)
         if not self.sources:
             raise ValueError("sources must hold at least one CellSource, found none.")
         if workers < 0:
@@ -114,9 +121,12 @@ class CellDataModule(LightningDataModule):
         if not self.training_rows.size:
             raise ValueError(f"No cells are left for training: all {int(used.sum()):,} are held out for validation.")
         if chunk_size is None:
-            chunk_size = 1 if all(source._storage.in_memory for source in self.sources) else 128
+            chunk_size = 1 if all(source.in_memory for source in self.sources) else 128
         options: dict[str, Any] = {"batch_size": batch_size, "max_tokens": max_tokens, "lengths": lengths, "seed": seed}
-        self._order = BatchOrder(self.training_rows, chunk_size=chunk_size, buffer_size=buffer_size, **options)
+        classes = None if balance_key is None else self._classes(balance_key)
+        self._order = BatchOrder(
+            self.training_rows, chunk_size=chunk_size, buffer_size=buffer_size, classes=classes, **options
+        )
         self._validation_order = BatchOrder(self.validation_rows, shuffle=False, buffer_size=buffer_size, **options)
         self._matches = [None if vocabulary is None else vocabulary.match(source.genes) for source in self.sources]
         self._position = (0, 0)
@@ -130,9 +140,9 @@ class CellDataModule(LightningDataModule):
         """Batches of the trainer's current epoch for this device, from where :meth:`resume_at` says."""
         epoch, rank, world, pin = self._place()
         start = self._position[1] if epoch == self._position[0] else 0
-        n = self._share(self._order.n_batches(epoch), world)
+        n = self._order.n_batches(epoch, world)
         return CellLoader(
-            lambda: _dealt(self._order.buffers(epoch), n, rank, world, start),
+            lambda: _dealt(self._order.steps(epoch, world), rank, world, start),
             n_batches=n - start,
             n_cells=round(self.training_rows.size / world * (n - start) / n),
             read=self.read,
@@ -143,26 +153,16 @@ class CellDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> CellLoader | list[Any]:
-        """The same batches in every epoch; with several devices the first ones are repeated until each has as many."""
+        """The same batches in every epoch; several devices share them, or have all of them where there are too few cells."""
         if not self.validation_rows.size:
             return []
         _, rank, world, pin = self._place()
-        total = self._validation_order.n_batches(0)
-        n = -(-total // world)
-
-        def buffers() -> Iterator[list[np.ndarray]]:
-            yield from self._validation_order.buffers(0)
-            missing = n * world - total
-            while missing:
-                for batches in self._validation_order.buffers(0):
-                    yield batches[:missing]
-                    missing -= len(batches[:missing])
-                    if not missing:
-                        return
-
+        if self.validation_rows.size < world:
+            rank, world = 0, 1
+        order = self._validation_order
         return CellLoader(
-            lambda: _dealt(buffers(), n, rank, world, 0),
-            n_batches=n,
+            lambda: _dealt(order.steps(0, world), rank, world, 0),
+            n_batches=order.n_batches(0, world),
             n_cells=self.validation_rows.size // world,
             read=self.read,
             encode=self.encode,
@@ -176,28 +176,36 @@ class CellDataModule(LightningDataModule):
     @property
     def n_batches(self) -> int:
         """Training batches of one device in the first epoch; with `max_tokens` later ones may differ a little."""
-        return self._share(self._order.n_batches(0), self._place()[2])
+        return self._order.n_batches(0, self._place()[2])
 
     def resume_at(self, epoch: int, batch: int) -> None:
         """Begin that epoch, from 0, after `batch` batches of each device; other epochs are whole."""
         self._position = (epoch, batch)
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What decides the batches, as JSON scalars: a resumed run must have the same."""
-        digest = hashlib.sha256()
-        for array in (self.training_rows, self.validation_rows, self._order.lengths):
+    def fingerprint(self, world: int = 1) -> dict[str, Any]:
+        """What decides the batches of `world` devices, as JSON scalars: a resumed run must have the same.
+
+        Two devices may go on for one with the doubled `batch_size`: their steps are the same.
+        """
+        order, digest = self._order, hashlib.sha256()
+        for array in (self.training_rows, self.validation_rows, order.lengths):
             digest.update(b"" if array is None else np.ascontiguousarray(array, dtype=np.int64).tobytes())
         genes = hashlib.sha256("\n".join(map(str, self._genes)).encode()).hexdigest()
-        return {
+        found = {
             "n_cells": self.n_cells,
             "rows": digest.hexdigest()[:16],
             "genes": genes[:16],
-            "batch_size": self._order.batch_size,
-            "max_tokens": self._order.max_tokens,
-            "chunk_size": self._order.chunk_size,
-            "buffer_size": self._order.buffer_size,
+            "batch_size": order.batch_size * world,
+            "max_tokens": order.max_tokens,
+            "chunk_size": order.chunk_size,
+            "buffer_size": order.buffer_size,
             "data_seed": self.seed,
         }
+        if order.max_tokens is not None:  # steps of two devices are not quite those of one with twice the tokens
+            found |= {"batch_size": order.batch_size, "devices": world}
+        if order.balanced:
+            found["balance"] = hashlib.sha256(order.drawn(0).tobytes()).hexdigest()[:16]
+        return found
 
     # ------------------------------------------------------------------ cells
 
@@ -281,14 +289,7 @@ class CellDataModule(LightningDataModule):
 
     def _held_out_groups(self, share: float, key: str, generator: np.random.Generator) -> np.ndarray:
         """Whole groups in random order, as long as they bring the share nearer; at least one, never all."""
-        for number, source in enumerate(self.sources):
-            if key not in source.obs.columns:
-                there = ", ".join(map(repr, source.obs.columns)) or "none"
-                raise KeyError(
-                    f"validation_key={key!r} is no column of source {number}; read were: {there}. Name it in read_cells(obs_keys=)."
-                )
-        values = np.concatenate([source.obs[key].to_numpy(dtype=object) for source in self.sources])
-        codes, groups = pd.factorize(values)  # -1, no group: such cells are trained on
+        codes, groups = pd.factorize(self._column("validation_key", key))  # -1, no group: such cells are trained on
         if len(groups) < 2:
             raise ValueError(
                 f"validation_key={key!r} must have at least 2 groups to hold one out, found {len(groups)}."
@@ -301,6 +302,23 @@ class CellDataModule(LightningDataModule):
                 chosen.append(group)
                 taken += sizes[group]
         return np.isin(codes, chosen or [int(np.argmin(sizes))])
+
+    def _classes(self, key: str) -> np.ndarray:
+        """Class of each training row, -1 where it has none."""
+        codes, _ = pd.factorize(self._column("balance_key", key)[self.training_rows])
+        if (codes < 0).all():
+            raise ValueError(f"balance_key={key!r} must have a value for training cells, found none in {codes.size:,}.")
+        return codes
+
+    def _column(self, argument: str, key: str) -> np.ndarray:
+        """A column of ``obs`` over all sources in a row."""
+        for number, source in enumerate(self.sources):
+            if key not in source.obs.columns:
+                there = ", ".join(map(repr, source.obs.columns)) or "none"
+                raise KeyError(
+                    f"{argument}={key!r} is no column of source {number}; read were: {there}. Name it in read_cells(obs_keys=)."
+                )
+        return np.concatenate([source.obs[key].to_numpy(dtype=object) for source in self.sources])
 
     # ------------------------------------------------------------------ devices
 
@@ -316,28 +334,22 @@ class CellDataModule(LightningDataModule):
             trainer.strategy.root_device.type == "cuda",
         )
 
-    def _share(self, total: int, world: int) -> int:
-        """Batches that every device gets; up to ``world - 1`` are left out, others in each epoch."""
-        if total < world:
-            raise ValueError(
-                f"An epoch has {total} batches, fewer than the {world} devices. Lower batch_size or max_tokens."
-            )
-        return total // world
 
-
-def _dealt(buffers: Iterable[list[np.ndarray]], n: int, rank: int, world: int, start: int) -> Iterator[list[Planned]]:
-    """Every `world`-th batch, from the device's batch `start` up to its `n`-th; empty buffers are left out."""
+def _dealt(buffers: Iterable[list[list[np.ndarray]]], rank: int, world: int, start: int) -> Iterator[list[Planned]]:
+    """Batches of this device, one a step, from step `start` on; empty buffers are left out."""
     number = 0
-    for batches in buffers:
-        numbered = [Planned(number + i, rows) for i, rows in enumerate(batches)]
-        number += len(batches)
-        mine = [p for p in numbered if p.number % world == rank and start <= p.number // world < n]
+    for steps in buffers:
+        mine = [Planned((number + i) * world + rank, step[rank]) for i, step in enumerate(steps) if number + i >= start]
+        number += len(steps)
         if mine:
             yield mine
 
 
 def expressed_genes(
-    sources: CellSource | Sequence[CellSource], vocabulary: GeneVocabulary | None = None, *, min_share: float = 0.2
+    sources: CellSource | JoinedSource | Sequence[CellSource],
+    vocabulary: GeneVocabulary | None = None,
+    *,
+    min_share: float = 0.2,
 ) -> np.ndarray:
     """Number of expressed genes of each cell, counted in one pass over the sources.
 
@@ -355,7 +367,7 @@ def expressed_genes(
     (n_cells,) int64, all sources in a row: the lengths that :class:`CellDataModule` sorts by, before what a family adds.
     """
     found = []
-    for source in [sources] if isinstance(sources, CellSource) else sources:
+    for source in [sources] if isinstance(sources, CellSource | JoinedSource) else sources:
         match = None if vocabulary is None else vocabulary.match(source.genes)
         for block in source.blocks():
             counts = (

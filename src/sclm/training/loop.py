@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import signal
+import tempfile
 import threading
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,24 +17,17 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.warnings import PossibleUserWarning
 
+from sclm.training import launching
 from sclm.training.progress import ProgressBar
-from sclm.training.recorder import Recorder
-from sclm.training.resume import (
-    BEST,
-    LAST,
-    Interruptible,
-    Resumable,
-    check_settings,
-    copies,
-    describe_module,
-    write_weights,
-)
+from sclm.training.recorder import Recorder, owned
+from sclm.training.resume import BEST, LAST, Interruptible, Resumable, check_settings, describe_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 logger = logging.getLogger(__name__)
 
+_RUNNING = ("folder", "max_minutes", "accelerator", "devices", "num_nodes", "strategy", "precision", "progress_bar")
 _COLUMNS = ["epoch", "step", "training_loss", "validation_loss", "seconds"]
 
 
@@ -120,7 +114,11 @@ def fit(
     seed
         Of dropout and all else that draws from torch.
     accelerator, devices, num_nodes, strategy
-        As :class:`lightning.pytorch.Trainer` takes them. ``"auto"``: a GPU where there is one.
+        As :class:`lightning.pytorch.Trainer` takes them. ``"auto"``: a GPU where there is one. With several devices each step's
+        cells are shared among them, so that two devices do what one does with the doubled batch. ``strategy="ddp"`` in a
+        script, under ``torchrun`` or SLURM: every process runs the whole script and ends with the same weights.
+        ``"ddp_fork"`` or ``"ddp_notebook"``: processes that end with this call. ``"fsdp"``: as ``"ddp"``, each device holds
+        a share of the weights and of the optimizer's state.
     precision
         As Lightning names it; by default ``"bf16-mixed"`` on GPUs that compute in bfloat16, ``"32-true"`` elsewhere.
     gradient_clip
@@ -140,6 +138,10 @@ def fit(
         If the module does not log `monitor`.
     FloatingPointError
         If the loss became NaN or infinite before any weights were scored. Later it only ends the run, with a warning.
+    torch.OutOfMemoryError
+        If a step does not fit into the memory of the device; it says which setting to lower.
+    TypeError
+        If `strategy` sends the data to other processes by pickle, which is not possible.
     """
     if max_epochs < 1:
         raise ValueError(f"max_epochs must be at least 1, found {max_epochs}.")
@@ -152,15 +154,8 @@ def fit(
         bfloat = accelerator in ("gpu", "cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bf16-mixed" if bfloat else "32-true"
     folder = None if folder is None else Path(folder)
-    best: dict[str, torch.Tensor] = {}
-
-    def keep(state: dict[str, torch.Tensor]) -> None:
-        if folder is None:
-            best.update(copies(state))
-        elif trainer.is_global_zero:
-            write_weights(folder / BEST, state)
-
-    recorder = Recorder(seed=seed, monitor=monitor, patience=patience, max_minutes=max_minutes, keep=keep)
+    keeper = launching.Keeper(None if folder is None else folder / BEST)
+    recorder = Recorder(seed=seed, monitor=monitor, patience=patience, max_minutes=max_minutes, keep=keeper)
     recorder.attach(data)
     callbacks: list[Any] = [recorder]
     if folder is not None:
@@ -169,14 +164,15 @@ def fit(
         callbacks.append(ProgressBar(recorder))
     callbacks.append(Interruptible(recorder))
     strict, trains = module.strict_loading, [(part, part.training) for part in module.modules()]
-    with _quiet(), _borrowed_random_state(accelerator), _one_interrupt(recorder):
+    relay: launching.Relay | None = None
+    with _quiet(), _borrowed_random_state(accelerator), _one_interrupt(recorder), ExitStack() as after:
         trainer = Trainer(
             max_epochs=max_epochs,
             callbacks=callbacks,
             accelerator=accelerator,
             devices=devices,
             num_nodes=num_nodes,
-            strategy=strategy,
+            strategy=launching.chosen(strategy),
             precision=precision,
             gradient_clip_val=gradient_clip or None,
             reload_dataloaders_every_n_epochs=1,
@@ -188,25 +184,85 @@ def fit(
         )
         last = None
         if folder is not None:
-            fingerprint = getattr(data, "fingerprint", dict)
-            settings = {"seed": seed, "precision": precision, "gradient_clip": gradient_clip} | fingerprint()
-            settings |= {"devices": trainer.world_size, "parameters": describe_module(module)}
-            settings["configuration"] = dict(configuration or {})
+            decides = data.fingerprint(trainer.world_size) if hasattr(data, "fingerprint") else {}
+            settings = {"seed": seed, "precision": precision, "gradient_clip": gradient_clip}
+            settings |= decides or {"devices": trainer.world_size}
+            settings |= {"parameters": describe_module(module), "configuration": dict(configuration or {})}
             check_settings(folder, settings, write=trainer.is_global_zero)
             last = folder / LAST if (folder / LAST).is_file() else None
+        method = launching.start_method(trainer)
+        if method is not None:  # the run is in other processes: only files come back
+            if method == "spawn":
+                launching.check_spawned(module, data)
+            between = Path(after.enter_context(tempfile.TemporaryDirectory(prefix="sclm-fit-")))
+            keeper.path = keeper.path or between / BEST
+            relay = launching.Relay(recorder, between)
+            trainer.callbacks.append(relay)  # type: ignore[attr-defined]
         module.strict_loading = False  # frozen parameters are not in the checkpoint; fit.json has checked the others
         module.train()
+        sharded = isinstance(trainer.strategy, launching.Sharded)
+        learner = launching.to_shard(module) if sharded else module
         try:
-            trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True if last else None)
+            trainer.fit(learner, datamodule=data, ckpt_path=last, weights_only=True if last else None)
         except SystemExit:  # Lightning's answer to Ctrl-C
             if recorder.stopped != "interrupted":
                 raise
+        except torch.OutOfMemoryError as error:
+            raise torch.OutOfMemoryError(_too_large(data)) from error
         finally:
+            data.trainer = None
             module.strict_loading = strict
             for part, training in trains:
                 part.training = training
             module.zero_grad(set_to_none=True)
+        if relay is not None:
+            relay.read()
+        if sharded:
+            state = trainer.strategy.broadcast(owned(learner, trainer.strategy.lightning_module_state_dict()))
+            module.load_state_dict(state, strict=False)
+            if keeper.path is None:
+                keeper.state = trainer.strategy.broadcast(keeper.state)
+        trainer.strategy.barrier()  # the first device has written everything
+        best = keeper.read() if recorder.best_epoch else {}
     return _finish(module, recorder, best, folder)
+
+
+def running_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Take out of the options of a family what :func:`fit` is told of the run.
+
+    Parameters
+    ----------
+    options
+        Changed in place.
+
+    Returns
+    -------
+    Those of ``folder``, ``max_minutes``, ``accelerator``, ``devices``, ``num_nodes``, ``strategy``, ``precision`` and ``progress_bar`` that
+    were there.
+    """
+    return {name: options.pop(name) for name in _RUNNING if name in options}
+
+
+def first_process() -> bool:
+    """Whether this is the process that writes the model: of several that train together, under torchrun or SLURM, the first.
+
+    Returns
+    -------
+    True where nothing was trained in several processes.
+    """
+    group = torch.distributed
+    return not (group.is_available() and group.is_initialized()) or group.get_rank() == 0
+
+
+def _too_large(data: Any) -> str:
+    """What to lower when a step of training does not fit into the memory of a device."""
+    decides = data.fingerprint() if hasattr(data, "fingerprint") else {}
+    name = "max_tokens" if decides.get("max_tokens") else "batch_size"
+    now = f", now {decides[name]:,}" if decides.get(name) else ""
+    return (
+        f"A training step does not fit into the memory of the device. Lower {name}{now}; the result will then differ a little. Or "
+        "share the weights among several devices with strategy='fsdp', or pass precision='bf16-mixed'."
+    )
 
 
 def _finish(
@@ -214,10 +270,6 @@ def _finish(
 ) -> FitReport:
     """Put the best weights into the module, and say how it went."""
     history = pd.DataFrame(recorder.history, columns=_COLUMNS).astype({"epoch": int, "step": int})
-    if recorder.best_epoch and folder is not None:
-        from safetensors.torch import load_file
-
-        best = load_file(folder / BEST)
     if recorder.stopped == "diverged":
         where = f"The loss was not finite in epoch {len(history)}"
         advice = "Lower the learning rate, or use precision='32-true'."

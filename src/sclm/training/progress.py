@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lightning.pytorch import Callback
 from tqdm import tqdm
+
+from sclm.training.recorder import cells_in
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -50,9 +51,7 @@ class ProgressBar(Callback):
             self._shown["loss"] = f"{float(loss):.4g}"
             self._bar.set_postfix(self._shown, refresh=False)
             self._read = time.monotonic()
-        tensors = batch if isinstance(batch, tuple | list) else (batch,)
-        sizes = [x.shape[0] for x in tensors if isinstance(x, torch.Tensor) and x.ndim]
-        self._bar.update(sizes[0] * trainer.world_size if sizes else 0)
+        self._bar.update(cells_in(batch) * trainer.world_size)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the score."""

@@ -36,7 +36,7 @@ class Recorder(Callback):
     max_minutes
         Time of this call; None: no bound.
     keep
-        Is handed the weights whenever they are the best so far.
+        Is handed the weights whenever they are the best so far, and whether this is the first device.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Recorder(Callback):
         monitor: str,
         patience: int | None,
         max_minutes: float | None,
-        keep: Callable[[dict[str, torch.Tensor]], None],
+        keep: Callable[..., None],
     ) -> None:
         self.seed = seed
         self.monitor = monitor
@@ -64,6 +64,7 @@ class Recorder(Callback):
         self.interrupt = False  # Ctrl-C was pressed: stop after this batch
         self.alone = True  # one device
         self._loss_sum: Any = 0.0
+        self._validated = 0  # held-out cells that this device has read in this epoch
         self._before = 0.0  # seconds of earlier calls
         self._started = time.monotonic()
         self._resume_at: Callable[[int, int], None] | None = None
@@ -96,6 +97,12 @@ class Recorder(Callback):
         self._before = state_dict["seconds"]
         if self._resume_at is not None:
             self._resume_at(self.epoch, self.batch)
+
+    def level(self, trainer: Trainer) -> None:
+        """The losses so far as their mean over all devices, so that the checkpoint, which one writes, holds those of all."""
+        if trainer.world_size > 1:
+            found = trainer.strategy.reduce(_on_device(trainer, [float(self._loss_sum)]), reduce_op="mean")
+            self._loss_sum = float(found)
 
     def attach(self, data: Any) -> None:
         """Data that can begin in the middle of an epoch have a method ``resume_at``; others are resumed at epochs."""
@@ -153,9 +160,23 @@ class Recorder(Callback):
         """Seed the batch, without the epoch."""
         self._seed(pl_module, _VALIDATION, dataloader_idx, batch_idx, trainer.global_rank)
 
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count its cells: scores of several devices are averaged over all held-out cells."""
+        self._validated += cells_in(batch)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the row of this epoch; keep the weights where they are the best so far."""
-        mean = float(trainer.strategy.reduce(torch.as_tensor(float(self._loss_sum) / self.batch), reduce_op="mean"))
+        mean = float(self._loss_sum) / self.batch
+        if trainer.world_size > 1:  # the group of several GPUs reduces what is on them
+            mean = float(trainer.strategy.reduce(_on_device(trainer, [mean]), reduce_op="mean"))
         scores = {name: float(value) for name, value in trainer.callback_metrics.items()} | {"training_loss": mean}
         row = {"epoch": self.epoch + 1, "step": trainer.global_step, "training_loss": mean}
         row["validation_loss"] = self._reduced(trainer, scores.get("validation_loss", math.nan))
@@ -165,7 +186,7 @@ class Recorder(Callback):
             trainer.should_stop = True
         else:
             self._judge(trainer, pl_module, scores)
-        self._loss_sum = 0.0
+        self._loss_sum, self._validated = 0.0, 0
         self.epoch, self.batch = self.epoch + 1, 0
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -176,10 +197,10 @@ class Recorder(Callback):
     # ------------------------------------------------------------------ parts
 
     def agreed(self, trainer: Trainer, wanted: bool) -> bool:
-        """Whether any device wants it; all devices hear the same answer, now and then only."""
+        """Whether any device wants it; all devices hear the same answer, now and then and at ends of epochs."""
         if trainer.world_size == 1:
             return wanted
-        if self.batch % _EVERY:
+        if self.batch % _EVERY and self.batch < self._planned(trainer):
             return False
         return bool(trainer.strategy.reduce_boolean_decision(wanted, all=False))
 
@@ -194,7 +215,8 @@ class Recorder(Callback):
         score = self._reduced(trainer, scores[self.monitor])
         if score < self.best_score:
             self.best_score, self.best_epoch, self.waited = score, self.epoch + 1, 0
-            self._keep(owned(module, trainer.strategy.lightning_module_state_dict()))
+            state = owned(module, trainer.strategy.lightning_module_state_dict())
+            self._keep(state, first=trainer.is_global_zero)
             return
         self.waited += 1
         if self.patience is not None and self.waited >= self.patience and self.stopped == "max_epochs":
@@ -202,7 +224,12 @@ class Recorder(Callback):
             trainer.should_stop = True
 
     def _reduced(self, trainer: Trainer, value: float) -> float:
-        return float(trainer.strategy.reduce(torch.as_tensor(value), reduce_op="mean"))
+        """A mean over the held-out cells of this device as the mean over those of all."""
+        if trainer.world_size == 1:
+            return value
+        n = float(max(self._validated, 1))
+        total, cells = trainer.strategy.reduce(_on_device(trainer, [value * n, n]), reduce_op="sum").tolist()
+        return float(total / cells)
 
     def _planned(self, trainer: Trainer) -> int:
         """Batches of this epoch, those of an earlier call included."""
@@ -220,6 +247,17 @@ class Recorder(Callback):
             ].manual_seed(seed)
         elif device.type == "mps":
             torch.mps.set_rng_state(torch.Generator("mps").manual_seed(seed).get_state())
+
+
+def _on_device(trainer: Trainer, values: list[float]) -> torch.Tensor:
+    device = trainer.strategy.root_device
+    return torch.tensor(values, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+
+
+def cells_in(batch: Any) -> int:
+    """Cells of a batch: the first dimension of its first tensor, 0 where it has none."""
+    tensors = batch if isinstance(batch, tuple | list) else (batch,)
+    return next((int(x.shape[0]) for x in tensors if isinstance(x, torch.Tensor) and x.ndim), 0)
 
 
 def owned(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -76,7 +76,11 @@ class Resumable(Callback):
         batches["is_last_batch"] = False
 
     def _write(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.path, weights_only=False)
+        self.recorder.level(trainer)
+        new = self.path.with_name(f"{self.path.name}.new")
+        trainer.save_checkpoint(new, weights_only=False)  # on all devices; the first one writes
+        if trainer.is_global_zero:
+            new.replace(self.path)  # the old one or the new one is there, whenever the run is killed
         self._written = time.monotonic()
 
 
@@ -110,15 +114,21 @@ def check_settings(folder: Path, settings: dict[str, Any], *, write: bool) -> No
             )
         if write:
             folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+            new = path.with_name(f"{path.name}.new")
+            new.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+            new.replace(path)
         return
     found = json.loads(path.read_text(encoding="utf-8"))
+    found, settings = {"devices": 1} | found, {"devices": 1} | settings
     different = [name for name in sorted(found.keys() | settings.keys()) if found.get(name) != settings.get(name)]
     if different:
         name = different[0]
+        was, now = found.get(name), settings.get(name)
+        if name == "batch_size":
+            name = "batch_size (of all devices together)"
         more = f" (and {', '.join(different[1:])})" if different[1:] else ""
         raise ValueError(
-            f"{folder} holds another training run: {name} is {found.get(name)!r} there, found {settings.get(name)!r} now{more}. "
+            f"{folder} holds another training run: {name} is {was!r} there, found {now!r} now{more}. "
             "Choose another folder, or repeat the settings of that run."
         )
 

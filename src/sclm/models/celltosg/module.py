@@ -243,8 +243,13 @@ class CellToSGModule(pl.LightningModule):
         """Write down the step, and stop where the policy collapses."""
         self.history.append({**groups.statistics, "kl": kl, "entropy": entropy})
         self.collapsed = self.guard.reason(kl, entropy) if len(groups.prompts) else None
-        if self.collapsed is not None and self._trainer is not None:
-            logger.warning("stage 'reinforce' stopped at step %d: %s", len(self.history), self.collapsed)
+        if self._trainer is None:
+            return
+        stop = self.collapsed is not None
+        if self.trainer.world_size > 1:  # all devices stop at the same step
+            stop = self.trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if stop:
+            logger.warning("stage 'reinforce' stopped at step %d: %s", len(self.history), self.collapsed or "elsewhere")
             self.trainer.should_stop = True
 
     def _frozen_nodes(self) -> torch.Tensor | None:

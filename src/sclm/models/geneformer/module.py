@@ -95,7 +95,7 @@ class GeneformerModule(pl.LightningModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         """The same on held-out cells, whose hidden genes are the same in every epoch, logged as ``validation_loss``."""
         n = int((batch.targets != KEPT).sum())
-        self.log("validation_loss", masked_loss(self.network, batch), batch_size=n)
+        self.log("validation_loss", masked_loss(self.network, batch), batch_size=n, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay."""

@@ -131,22 +131,23 @@ class LevelData(pl.LightningDataModule):
 
     def train_dataloader(self) -> _Batches:
         """Batches of the trainer's current epoch, for this device."""
-        trainer = self.trainer
-        epoch, rank, world = (trainer.current_epoch, trainer.global_rank, trainer.world_size) if trainer else (0, 0, 1)
+        epoch, rank, world = self._place()
         order = np.random.default_rng([self.seed, _TRAIN, epoch]).permutation(self.training_rows)
-        batches = self._cut(order)
-        # Every device has equally many: the first batches are dealt again where the number does not divide.
-        mine = [batches[i % len(batches)] for i in range(rank, -(-len(batches) // world) * world, world)]
+        mine = [step[rank] for step in self._cut(order, world)]
         done = self._position[1] if epoch == self._position[0] else 0
         keys = [[self.seed, _TRAIN, epoch, rank, i] for i in range(done, len(mine))]
         return _Batches(self, mine[done:], keys, dropped=True)
 
     def val_dataloader(self) -> _Batches | list[Any]:
-        """The same batches in every epoch."""
+        """The same batches in every epoch; several devices share them, or have all of them where there are too few cells."""
         if not self.validation_rows.size:
             return []
-        batches = self._cut(self.validation_rows)
-        return _Batches(self, batches, [[self.seed, _VALIDATION, i] for i in range(len(batches))], dropped=False)
+        _, rank, world = self._place()
+        if self.validation_rows.size < world:
+            rank, world = 0, 1
+        mine = [step[rank] for step in self._cut(self.validation_rows, world)]
+        keys = [[self.seed, _VALIDATION, i * world + rank] for i in range(len(mine))]
+        return _Batches(self, mine, keys, dropped=False)
 
     def resume_at(self, epoch: int, batch: int) -> None:
         """Begin that epoch after `batch` batches."""
@@ -154,14 +155,14 @@ class LevelData(pl.LightningDataModule):
 
     @property
     def n_batches(self) -> int:
-        """Training batches of an epoch."""
-        return len(self._cut(self.training_rows))
+        """Training batches of one device in an epoch."""
+        return len(self._cut(self.training_rows, self._place()[2]))
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What decides the batches."""
+    def fingerprint(self, world: int = 1) -> dict[str, Any]:
+        """What decides the batches of `world` devices, which go on for one with the doubled batch where they are two."""
         digest = hashlib.sha256(np.ascontiguousarray(self.table.mean).tobytes())
         digest.update(self.validation_rows.astype(np.int64).tobytes())
-        return {"cells": digest.hexdigest()[:16], "batch_size": self.config.batch_size, "data_seed": self.seed}
+        return {"cells": digest.hexdigest()[:16], "batch_size": self.config.batch_size * world, "data_seed": self.seed}
 
     def encode(self, rows: np.ndarray, generator: np.random.Generator, *, dropped: bool) -> Batch:
         """A batch of these cells."""
@@ -177,9 +178,19 @@ class LevelData(pl.LightningDataModule):
         arrays = (fields, asked, values, to_bins(self.levels, values))
         return Batch(*(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays))
 
-    def _cut(self, rows: np.ndarray) -> list[np.ndarray]:
-        n = max(1, round(rows.size / self.config.batch_size))
-        return np.array_split(rows, n)
+    def _place(self) -> tuple[int, int, int]:
+        """Epoch, rank and number of devices."""
+        trainer = self.trainer
+        return (trainer.current_epoch, trainer.global_rank, trainer.world_size) if trainer else (0, 0, 1)
+
+    def _cut(self, rows: np.ndarray, world: int) -> list[list[np.ndarray]]:
+        """Steps, each with a batch for every device: each row once."""
+        if rows.size < world:
+            raise ValueError(
+                f"{rows.size} training cells cannot be shared by {world} devices. Train with fewer devices."
+            )
+        n = max(1, min(round(rows.size / (self.config.batch_size * world)), rows.size // world))
+        return [[part[device::world] for device in range(world)] for part in np.array_split(rows, n)]
 
 
 def left_open(

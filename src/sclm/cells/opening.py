@@ -1,0 +1,92 @@
+"""Files of cells, opened with their counts left on disk."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_DATASET = re.compile(r"dataset_\d+")  # of an annbatch collection
+
+
+def is_stored(data: Any) -> bool:
+    """Whether this is a path or an annbatch collection, and no object with cells in it."""
+    return isinstance(data, str | Path) or (hasattr(data, "add_adatas") and hasattr(data, "__iter__"))
+
+
+def open_cells(stored: Any) -> list[AnnData]:
+    """AnnData of a file, a zarr store or a collection, to be read block by block: counts stay on disk, tables are read.
+
+    Parameters
+    ----------
+    stored
+        Path of an ``.h5ad``, of a ``.zarr`` store with an AnnData or of an annbatch collection, or an
+        ``annbatch.DatasetCollection``. Collections are read without annbatch.
+
+    Returns
+    -------
+    One AnnData, or one for each part of a collection, in order.
+
+    Raises
+    ------
+    FileNotFoundError
+        If nothing is there.
+    ValueError
+        If it is no AnnData and no collection.
+    """
+    if not isinstance(stored, str | Path):
+        found = [_lazy(group) for group in stored]
+        if not found:
+            raise ValueError("expected a collection with cells, found one without a part. Call add_adatas first.")
+        return found
+    path = Path(stored)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there.")
+    try:
+        if path.suffix == ".h5ad":
+            import anndata
+
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*names are not unique")  # no reader here needs unique names
+                return [anndata.read_h5ad(path, backed="r")]
+        if path.suffix != ".zarr":
+            raise ValueError("expected the ending .h5ad or .zarr")
+        import zarr
+
+        root = zarr.open_group(str(path), mode="r")
+        parts = sorted((name for name in root if _DATASET.fullmatch(name)), key=lambda name: int(name.split("_")[1]))
+        if "obs" not in root and parts:
+            return [_lazy(root[name]) for name in parts]
+        return [_lazy(root)]
+    except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:
+        if isinstance(error, PermissionError):
+            raise
+        raise ValueError(
+            f"{path} cannot be opened as cells: {error}. It should hold an AnnData; of a SpatialData or MuData pass the table."
+        ) from error
+
+
+def _lazy(group: Any) -> AnnData:
+    """An AnnData whose ``.X`` and layers are read when they are indexed."""
+    import anndata
+    from anndata.io import read_elem
+
+    layers = group.get("layers", {})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*names are not unique")
+        return anndata.AnnData(
+            _matrix(group["X"]) if "X" in group else None,
+            obs=read_elem(group["obs"]),
+            var=read_elem(group["var"]),
+            layers={name: _matrix(layers[name]) for name in layers},
+        )
+
+
+def _matrix(element: Any) -> Any:
+    from anndata.io import sparse_dataset
+
+    return sparse_dataset(element) if element.attrs.get("encoding-type") in ("csr_matrix", "csc_matrix") else element
