@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 from scipy.special import softmax as scipy_softmax
 
-from sclm.evidence import ReferenceSpace, back_off, consensus, fit_temperature, over_cluster, softmax
+from sclm.evidence import ReferenceSpace, back_off, consensus, fit_pool, fit_temperature, over_cluster, softmax
 
 if TYPE_CHECKING:
     from sclm.knowledge import Ontology
@@ -60,6 +60,24 @@ def slow_back_off(p: np.ndarray, ontology: Ontology, threshold: float) -> tuple[
     if p[3] >= threshold - 1e-6:
         return "my own type", p[3]
     return best[0], best[2] if best[1] >= 0 else highest
+
+
+def test_a_pool_finds_how_much_each_of_two_models_knows() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(4, size=4000)
+    signal = np.eye(4)[truth]
+    first, second = (signal * size + rng.normal(size=signal.shape) for size in (1.0, 2.0))
+    beside = np.log(softmax(second * 2.0))
+    temperature, weight = fit_pool(first * 3.0, beside, truth)
+    # noise of variance 1 on one type against the others: the right log odds are size * score
+    assert 1 / temperature * 3.0 == pytest.approx(1.0, rel=0.15)
+    assert weight / temperature * 2.0 == pytest.approx(2.0, rel=0.1)
+    assert fit_pool(first, np.zeros_like(first), truth)[1] == pytest.approx(
+        0, abs=0.05
+    )  # what says nothing gets no weight
+    assert fit_pool(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0, dtype=int)) == (1.0, 0.0)
+    few = fit_pool(np.eye(4)[:2], np.log(softmax(np.eye(4)[:2])), np.arange(2))
+    assert 0 <= few[1] < 1
 
 
 def test_back_off_agrees_with_the_definition(ontology: Ontology) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sclm.evidence.aucell import SetMembers, aucell, match_sets
 from sclm.evidence.backoff import BackOff, back_off
-from sclm.evidence.calibration import fit_temperature, softmax
+from sclm.evidence.calibration import fit_pool, fit_temperature, softmax
 from sclm.evidence.claims import CLAIM_COLUMNS, Checker, Statement, claim_table, faithfulness
 from sclm.evidence.claims_checkers import CellChecker, GroupChecker
 from sclm.evidence.claims_thresholds import ClaimThresholds
@@ -51,6 +51,7 @@ __all__ = [
     "describe_cell",
     "describe_group",
     "faithfulness",
+    "fit_pool",
     "fit_temperature",
     "judge_coverage",
     "judge_profiles",

@@ -15,7 +15,7 @@ import sclm
 from sclm.cells import Cells, read_cells
 from sclm.models.cell2text.adapters import MLPAdapter, PerceiverAdapter
 from sclm.models.cell2text.config import Cell2TextConfig
-from sclm.models.cell2text.fitting import class_table
+from sclm.models.cell2text.fitting import balanced, class_table
 from sclm.models.cell2text.module import Cell2TextModule, class_loss, text_loss
 from sclm.models.cell2text.network import Cell2TextNetwork
 from sclm.models.cell2text.slots import pieces_of
@@ -166,20 +166,46 @@ def test_values_of_the_cell_are_its_components(adata: anndata.AnnData) -> None:
 def test_the_regression_of_types_doubts_where_it_has_not_seen_a_cell() -> None:
     rng = np.random.default_rng(0)
     codes = np.arange(90) % 3
-    values = rng.normal(size=(90, 12)).astype(np.float32)  # noise: nothing can be learnt
-    seen = TypeRegression.fit(values, codes, 4).log_probs(values)
-    others = TypeRegression.of_others(values, codes, 4, seed=0)
+    cells = sparse.csr_matrix(rng.normal(size=(90, 60)).astype(np.float32))  # noise: nothing can be learnt
+    seen = TypeRegression.fit(cells, codes, 4).log_probs(cells)
+    others = TypeRegression.of_others(cells, codes, 4, seed=0)
     assert (seen.argmax(axis=1) == codes).mean() > 0.5
     assert (others.argmax(axis=1) == codes).mean() < 0.5
     assert (seen[:, 3] <= -7).all()  # a type without a cell
     np.testing.assert_allclose(np.exp(seen).sum(axis=1), 1, atol=1e-2)
-    two = TypeRegression.fit(values, codes % 2, 2)
-    from sklearn.linear_model import LogisticRegression
 
-    oracle = LogisticRegression(C=0.3, max_iter=200, tol=1e-3).fit(values.astype(np.float64), codes % 2)
-    np.testing.assert_allclose(
-        np.exp(two.log_probs(values)), oracle.predict_proba(values.astype(np.float64)), atol=1e-3
-    )
+
+def test_the_regression_of_types_is_the_logistic_baseline(adata: anndata.AnnData) -> None:
+    uneven = adata[(np.arange(240) % 4 > 1) | (np.arange(240) < 40)].copy()  # rare types weigh more
+    counts, genes = read_cells(uneven).read().counts, np.ones(120, dtype=bool)
+    names, codes = np.unique(uneven.obs["cell_type"].astype(str), return_inverse=True)
+    cells = CellValues.fit(counts, 6, seed=0).direction(counts, genes)
+    np.testing.assert_allclose(np.sqrt(cells.multiply(cells).sum(axis=1)), 10, rtol=1e-5)
+    ours = TypeRegression.fit(cells, codes, len(names))
+    baseline = sclm.train("logistic", uneven, label_key="cell_type", seed=0)
+    answer = baseline.annotate(read_cells(uneven).read())
+    order = [list(answer.categories["label"]).index(n) for n in names]
+    p = (
+        np.log(np.maximum(answer.probabilities[:, order], 1e-12)) * baseline.config.temperature
+    )  # before its calibration
+    p -= np.logaddexp.reduce(p, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.exp(ours.log_probs(cells)), np.exp(p), atol=0.03)
+    two = TypeRegression.fit(cells, codes % 2, 2).log_probs(cells)
+    assert ((two.argmax(axis=1) == codes % 2).mean()) > 0.95
+
+
+def test_rare_types_weigh_more_and_the_mean_is_one() -> None:
+    codes = np.repeat([0, 1], [90, 10])
+    weights = balanced(codes, np.ones(100, dtype=bool), 2, 0.5)
+    assert weights[1] / weights[0] == pytest.approx(3)
+    assert weights[codes].mean() == pytest.approx(1)
+    assert (balanced(codes, np.ones(100, dtype=bool), 2, 0.0) == 1).all()
+    writer = Writer(PrefixLM.from_scratch(texts=["This sample consists of a T cell. Description:"], width=16, heads=2))
+    pieces = pieces_of(CellFacts("T cell"))
+    (ids, plain), (_, heavy) = (writer.description(pieces, 5.0, weight) for weight in (1.0, 3.0))
+    assert len(ids) == len(plain) == len(heavy)
+    assert sorted(set(plain)) == [1.0, 5.0]
+    assert sorted(set(heavy)) == [1.0, 15.0]
 
 
 # Losses and learning --------------------------------------------------------------------------------------------------

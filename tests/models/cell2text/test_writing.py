@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 import sclm
-from sclm.cells import Cells
-from sclm.evidence import CLAIM_COLUMNS, Statement, claim_table
+from sclm.cells import Cells, align
+from sclm.evidence import CLAIM_COLUMNS, Statement, claim_table, softmax
 from sclm.models.cell2text.checking import as_stated, checked_texts, statements_of
 from sclm.models.cell2text.tokens import Writer
 from sclm.models.contract import Describer
@@ -89,6 +89,18 @@ def test_the_slot_of_the_type_is_the_annotation(model: Cell2Text, cells: Cells) 
     np.testing.assert_allclose(answer.table["confidence"][filled], table["cell_type_probability"][filled], atol=1e-5)
     assert answer.table["label"].iloc[3] == "unknown"
     assert answer.table["novelty"].between(0, 1).all()
+
+
+def test_language_model_and_regression_are_pooled_in_the_slot_of_the_type(model: Cell2Text, cells: Cells) -> None:
+    filled = np.arange(24) != 3
+    weight, temperature = model.config.regression_weight, model.config.temperature
+    assert weight > 0
+    alone = model.set(regression_weight=0.0, temperature=1.0).annotate(cells).probabilities[filled]
+    match, inputs = model._inputs(cells.genes)
+    counts = align(cells, model.vocabulary, min_share=0.0, match=match)[0][filled]
+    other = inputs.values(counts, None)[:, -len(model.config.labels) :]
+    expected = softmax(np.log(alone) + weight * other, temperature)
+    np.testing.assert_allclose(model.annotate(cells).probabilities[filled], expected, atol=1e-3)
 
 
 def test_free_texts_are_parsed(model: Cell2Text, cells: Cells) -> None:

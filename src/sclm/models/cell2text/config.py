@@ -43,8 +43,9 @@ class Cell2TextConfig(NeuralConfig):
     cell_tokens: int = 1
     cell_width: int = 128
     cell_dropout: float = 0.2  # of the components, in training
-    # One more token, from the log probabilities of a softmax regression of the types on these components. A small language model from
-    # random weights needs many cells to find what a regression finds at once; with it, it learns when to believe it.
+    # One more token, from the log probabilities of a softmax regression of the types on these genes. A small language model from
+    # random weights needs many cells to find what a regression finds at once. In the slot of the type the probabilities of both are
+    # multiplied, with weights that are fitted to held-out cells.
     type_token: bool = False
     max_genes: int = 2000
     class_weight: float = 0.0  # of heads that name type, tissue and disease beside the text; the paper has none
@@ -53,6 +54,7 @@ class Cell2TextConfig(NeuralConfig):
     slot_weight: float = (
         1.0  # of the words that differ between cells, beside those of the template; 1 is the paper's loss
     )
+    type_balance: float = 0.0  # words of a type weigh n_cells ** -type_balance of it (mean 1); the paper has none
     decoding: str = "template"  # "free": the model writes word by word, and the text is parsed
     max_tokens: int = 300  # of a free text
     # -- training
@@ -77,17 +79,20 @@ class Cell2TextConfig(NeuralConfig):
     ontology_version: str = ""
     encoder: str = ""  # its family
     temperature: float = 1.0  # of the probabilities of cell types
+    regression_weight: float = (
+        0.0  # of the regression's log probabilities in the slot of the type, beside 1 of the language model's
+    )
     space_scale: float = 1.0  # unit of novelty
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {
             "width": 32, "layers": 1, "heads": 2, "top_k": 8, "adapter_width": 32, "latents": 4, "latent_layers": 1, "latent_heads": 2,
             "cell_width": 32, "components": 10, "type_token": True, "max_genes": 500, "epochs": 12, "final_epochs": 2, "adapter_learning_rate": 5e-3, "lm_learning_rate": 1e-2, "batch_size": 16,
-            "slot_weight": 5.0,
+            "slot_weight": 5.0, "type_balance": 0.5,
         },
         "small": {
             "top_k": 32, "adapter_width": 128, "latents": 16, "latent_layers": 2, "epochs": 10, "final_epochs": 3, "components": 200, "type_token": True, "adapter_learning_rate": 2e-3,
-            "lm_learning_rate": 2e-3, "slot_weight": 5.0, "weight_decay": 0.01,
+            "lm_learning_rate": 2e-3, "slot_weight": 5.0, "type_balance": 0.5, "weight_decay": 0.01,
         },
         "llama-3.2-3b": {"base_lm": "hf:meta-llama/Llama-3.2-3B-Instruct", "cell_input": ""},
         "llama-3.2-1b": {

@@ -127,6 +127,8 @@ class Decoder:
                     whole = whole.then(new)
                     cache = lm.prompt_cache(prefix, whole)
                 scores = score_names(lm, cache, self.trie(slot, last[0]), among="names")
+            if slot == "cell_type":
+                scores = self._pooled(scores, batch)
             if slot == "pathway_2" and "pathway_1" in found.chosen:
                 scores = scores.copy()
                 scores[np.arange(n), found.chosen["pathway_1"]] = -np.inf
@@ -142,6 +144,14 @@ class Decoder:
                     if definition:
                         write(row, Piece(FIXED, f" {definition}.").text)
         return found
+
+    def _pooled(self, scores: np.ndarray, batch: Batch) -> np.ndarray:
+        """Log probabilities (B, C) of the types by language model and regression, multiplied with their weights."""
+        weight = self.slots.config.regression_weight
+        if not weight or scores.shape[1] < 2:
+            return scores
+        pooled = scores + np.float32(weight) * batch.cell[:, -scores.shape[1] :].float().cpu().numpy()
+        return pooled - np.logaddexp.reduce(pooled, axis=1, keepdims=True)
 
     def free(self, batch: Batch, max_tokens: int) -> list[str]:
         """Texts of the language model, most probable word by word."""

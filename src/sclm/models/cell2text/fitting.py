@@ -14,7 +14,7 @@ import torch
 from scipy import sparse
 
 from sclm.cells import Cells, GeneVocabulary, align, log_normalise
-from sclm.evidence import fit_temperature
+from sclm.evidence import fit_pool, fit_temperature
 from sclm.knowledge import Ontology
 from sclm.models.cell2text.decoding import Decoder
 from sclm.models.cell2text.inputs import BLOCK, Inputs, cell_width, n_types_read, states_at
@@ -106,7 +106,11 @@ def learn(
     types = cells.learn_types(counts, labels.codes, ~held)
     states = cells.states_of(source, labels.rows)
     cells.standardise(None if states is None else states.vectors[~held])
-    descriptions = [writer.description(pieces_of(f, slots.pathway_texts), config.slot_weight) for f in facts]
+    balance = balanced(labels.codes, ~held, len(labels.labels), config.type_balance)
+    descriptions = [
+        writer.description(pieces_of(f, slots.pathway_texts), config.slot_weight, balance[code])
+        for f, code in zip(facts, labels.codes, strict=True)
+    ]
     place = np.full(source.n_cells, -1, dtype=np.int64)
     place[labels.rows] = np.arange(len(labels.rows))
 
@@ -131,8 +135,12 @@ def learn(
     )  # fmt: skip
     truth = labels.codes[judged]
     beside: dict[str, Any] = {}
+    temperature, weight = fit_temperature(scores, truth), 0.0
     if config.type_token:
-        beside["held_out_accuracy_of_the_regression"] = round(float((types[judged].argmax(axis=1) == truth).mean()), 4)
+        for name, of in (("regression", types[judged]), ("language_model", scores)):
+            beside[f"held_out_accuracy_of_the_{name}_alone"] = round(float((of.argmax(axis=1) == truth).mean()), 4)
+        temperature, weight = fit_pool(scores, types[judged], truth)
+        scores = scores + weight * types[judged]
     if config.final_epochs and held.any():
         rates = {f: getattr(config, f) / 2 for f in ("adapter_learning_rate", "lm_learning_rate")}
         last = dataclasses.replace(config, epochs=config.final_epochs, **rates)
@@ -143,7 +151,7 @@ def learn(
         network.eval()
     space, scale = CountSpace.fit(counts[~held], counts[held], seed)
     config = dataclasses.replace(
-        config, temperature=fit_temperature(scores, truth), space_scale=scale, ontology_version=ontology.version,
+        config, temperature=temperature, regression_weight=weight, space_scale=scale, ontology_version=ontology.version,
         encoder=encoder.family,
     )  # fmt: skip
     majority = np.bincount(labels.codes[~held]).argmax()
@@ -173,6 +181,12 @@ def learn(
         "vector_scale": cells.vector_scale,
     }
     return Learnt(config, vocabulary, network, arrays, card, labels.original)
+
+
+def balanced(codes: np.ndarray, use: np.ndarray, n_types: int, exponent: float) -> np.ndarray:
+    """(n_types,) weight of each type, its cells in `use` (n,) bool to the power of minus `exponent`; 1 in the mean over all cells (n,)."""
+    weights = np.maximum(np.bincount(codes[use], minlength=n_types), 1) ** -exponent
+    return weights / weights[codes].mean()
 
 
 def _train(

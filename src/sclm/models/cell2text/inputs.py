@@ -80,7 +80,9 @@ class Inputs:
             values = self._values.of(counts, self.present)
             if not self.config.type_token:
                 return values
-            return np.concatenate([values, self.types.log_probs(values) if types is None else types], axis=1)
+            if types is None:
+                types = self.types.log_probs(self._values.direction(counts, self.present))
+            return np.concatenate([values, types], axis=1)
         if self.config.cell_input == "vector":
             return (found.vectors - self.vector_mean) / self.vector_scale
         return np.zeros((counts.shape[0], 0), dtype=np.float32)
@@ -90,10 +92,10 @@ class Inputs:
         n_types = len(self.config.labels)
         if not self.config.type_token:
             return np.zeros((len(codes), 0), dtype=np.float32)
-        values = self._values.of(counts, self.present)
-        self.types = TypeRegression.fit(values[use], codes[use], n_types)
-        found = self.types.log_probs(values)
-        found[use] = TypeRegression.of_others(values[use], codes[use], n_types, self.seed)
+        cells = self._values.direction(counts, self.present)
+        self.types = TypeRegression.fit(cells[use], codes[use], n_types, self.seed)
+        found = self.types.log_probs(cells)
+        found[use] = TypeRegression.of_others(cells[use], codes[use], n_types, self.seed)
         return found
 
     def states_of(self, source: CellSource, rows: np.ndarray) -> GeneStates | None:

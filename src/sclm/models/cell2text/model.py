@@ -29,6 +29,7 @@ from sclm.models.labels import UNKNOWN, label_texts
 from sclm.models.neural import NeuralFamily
 from sclm.nn import WordVocabulary, load_own_state
 from sclm.texts import CellFacts
+from sclm.training import running_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -37,11 +38,9 @@ if TYPE_CHECKING:
     from sclm.evidence import Checker
     from sclm.models.cell2text.tokens import Batch
     from sclm.models.encoder import EncoderFamily
+    from sclm.nn.memory import Part
 
 _TOGETHER = 64  # cells that the language model writes about at a time
-_OF_FIT = (
-    "folder", "max_minutes", "accelerator", "devices", "num_nodes", "strategy", "precision", "progress_bar",
-)  # fmt: skip
 LABEL = "cell_type"  # column of obs with types that are given
 _OURS = ("cell_", "types_", "vector_", "space_")
 
@@ -66,6 +65,7 @@ class Cell2Text(NeuralFamily):
     #: Names types by itself: it is not told the names of groups unless ``label_key=`` asks for it.
     names_types: ClassVar[bool] = True
     family: ClassVar[str] = "cell2text"
+    reads_streams: ClassVar[bool] = True  # sclm.train may hand it several AnnData
     Config: ClassVar[type] = Cell2TextConfig
     #: Family whose small encoder is trained on the same cells where none is handed over.
     default_encoder: ClassVar[str] = "geneformer"
@@ -149,7 +149,7 @@ class Cell2Text(NeuralFamily):
         if label_key is None:
             raise TypeError(f"{cls.family!r} needs label_key=, the column of .obs with the cell types.")
         frozen = require_encoder(encoder, cls.family)
-        training = {name: options.pop(name) for name in _OF_FIT if name in options}
+        training = running_options(options)
         config = Cell2TextConfig.preset(preset, **options)
         found = learn(
             source, config, frozen, label_key=label_key, batch_key=batch_key, pathways=pathways, pathway_texts=pathway_texts,
@@ -229,15 +229,15 @@ class Cell2Text(NeuralFamily):
             self._last = genes, match, inputs
         return self._last[1:]
 
-    def _batches(self, cells: Cells) -> Iterator[tuple[np.ndarray, Batch]]:
-        """Rows with counts, and their prompts."""
+    def _batches(self, cells: Cells) -> Iterator[tuple[Part, Batch]]:
+        """Rows with counts, as many as fit into memory, and their prompts."""
         match, inputs = self._inputs(cells.genes)
         counts = align(cells, self.vocabulary, min_share=0.0, match=match)[0]
         rows = np.flatnonzero(np.diff(counts.indptr) > 0)
-        for start in range(0, len(rows), _TOGETHER):
-            part = rows[start : start + _TOGETHER]
-            states = inputs.states(Cells(cells.counts[part], cells.genes, cells.obs.iloc[part]))
-            batch = self.decoder.writer.pack(states, inputs.values(counts[part], states))
+        parts = (rows[start : start + _TOGETHER] for start in range(0, len(rows), _TOGETHER))
+        for part in self.memory.fitting(parts):
+            states = inputs.states(Cells(cells.counts[part.rows], cells.genes, cells.obs.iloc[part.rows]))
+            batch = self.decoder.writer.pack(states, inputs.values(counts[part.rows], states))
             yield part, type(batch)(*(t.to(self.device) for t in batch))
 
     # ------------------------------------------------------------------ use
@@ -268,17 +268,17 @@ class Cell2Text(NeuralFamily):
     def _write(
         self, cells: Cells, types: np.ndarray | None = None, *, reuse: bool = True
     ) -> tuple[list[CellFacts], dict[str, np.ndarray], list[str]]:
-        n = cells.n_cells
+        n, fields = cells.n_cells, ("cell_type", "tissue", "sex", "disease", "age", "pathways")
         facts, texts = [CellFacts()] * n, [""] * n
-        fields = ("cell_type", "tissue", "sex", "disease", "age", "pathways")
         probabilities = {name: np.full(n, np.nan) for name in fields}
         with self.inference():
-            for rows, batch in self._batches(cells):
-                found = written(self.decoder, batch, None if types is None else types[rows], reuse=reuse)
-                for row, of, text in zip(rows, found.facts, found.texts, strict=True):
-                    facts[row], texts[row] = of, text
-                for name, values in found.chances.items():
-                    probabilities[name][rows] = values
+            for part, batch in self._batches(cells):
+                with part as rows:
+                    found = written(self.decoder, batch, None if types is None else types[rows], reuse=reuse)
+                    for row, of, text in zip(rows, found.facts, found.texts, strict=True):
+                        facts[row], texts[row] = of, text
+                    for name, values in found.chances.items():
+                        probabilities[name][rows] = values
         return facts, probabilities, texts
 
     def pathway_scores(self, cells: Cells) -> pd.DataFrame:
@@ -295,9 +295,10 @@ class Cell2Text(NeuralFamily):
         """
         found = np.full((cells.n_cells, len(self.config.pathways)), np.nan)
         with self.inference():
-            for rows, batch in self._batches(cells):
-                log_probs = self.decoder.fill(batch).log_probs
-                found[rows] = sum(np.exp(log_probs[s]) for s in ("pathway_1", "pathway_2") if s in log_probs)
+            for part, batch in self._batches(cells):
+                with part as rows:
+                    scores = self.decoder.fill(batch).log_probs
+                    found[rows] = sum(np.exp(scores[s]) for s in ("pathway_1", "pathway_2") if s in scores)
         return pd.DataFrame(found, index=cells.obs.index, columns=list(self.config.pathways))
 
     def describe(self, cells: Cells, *, checker: Checker, seed: int = 0) -> Description:
@@ -350,15 +351,15 @@ class Cell2Text(NeuralFamily):
         Returns
         -------
         (n_cells, width of the language model) float32; NaN for cells without counts in the model's genes.
-
         """
         for name, value in (("hidden_layer", hidden_layer), ("pooling", pooling)):
             if value is not None:
                 raise TypeError(f"{self.family!r} has no use for {name}={value!r}. Leave it out.")
         vectors = np.full((cells.n_cells, self.network.lm.width), np.nan, dtype=np.float32)
         with self.inference():
-            for rows, batch in self._batches(cells):
-                vectors[rows] = self.decoder.states(batch)
+            for part, batch in self._batches(cells):
+                with part as rows:
+                    vectors[rows] = self.decoder.states(batch)
         return vectors
 
     def annotate(self, cells: Cells) -> Annotation:
@@ -377,9 +378,9 @@ class Cell2Text(NeuralFamily):
         p = np.full((cells.n_cells, len(labels)), 1 / len(labels))
         filled = np.zeros(cells.n_cells, dtype=bool)
         with self.inference():
-            for rows, batch in self._batches(cells):
-                p[rows] = softmax(self.decoder.first_slot(batch), self.config.temperature)
-                filled[rows] = True
+            for part, batch in self._batches(cells):
+                with part as rows:
+                    p[rows], filled[rows] = softmax(self.decoder.first_slot(batch), self.config.temperature), True
         novelty = np.ones(cells.n_cells)
         if filled.any():
             match, inputs = self._inputs(cells.genes)

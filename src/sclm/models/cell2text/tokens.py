@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from scipy import sparse
 
 from sclm.cells import log_normalise
 from sclm.nn import HubTokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from scipy import sparse
 
     from sclm.models.cell2text.slots import Piece
     from sclm.models.handed_encoder import GeneStates
@@ -31,6 +30,9 @@ USER = "Gene expression embeddings: "
 ASK = "Description:"
 _MARK = "<<genes>>"
 _LEAST = -8.0  # log probability
+# Of the family "logistic": length of a cell, and λ = 0.01 times the number of cells, of which at most 3,000 count.
+_LENGTH, _PENALTY, _PENALISED = 10.0, 0.01, 3000
+_MOST = 20_000  # cells that a regression learns from: more change little and take long
 _CLIP, _SPREAD = 10.0, 3.0  # of the values of a cell: bounds, and standard deviation of the first
 
 
@@ -89,15 +91,18 @@ class Writer:
             self._seen[context, text] = self.lm.encode_after(context, [text])[0]
         return self._seen[context, text]
 
-    def description(self, pieces: Sequence[Piece], slot_weight: float) -> tuple[list[int], list[float]]:
-        """Tokens of a description to its end, and the weight of each."""
+    def description(
+        self, pieces: Sequence[Piece], slot_weight: float, type_weight: float = 1.0
+    ) -> tuple[list[int], list[float]]:
+        """Tokens of a description to its end, and the weight of each: `slot_weight` in slots, times `type_weight` in that of the type."""
         ids: list[int] = []
         weights: list[float] = []
         context = ""
         for piece in pieces:
             tokens = self.encode(piece.text, context)
             ids += tokens
-            weights += [slot_weight if piece.slot else 1.0] * len(tokens)
+            weight = slot_weight * type_weight if piece.slot == "cell_type" else slot_weight if piece.slot else 1.0
+            weights += [weight] * len(tokens)
             context = piece.text
         if self.lm.eos is not None:
             ids.append(self.lm.eos)
@@ -180,38 +185,61 @@ class CellValues(NamedTuple):
 
     def of(self, counts: sparse.csr_matrix, present: np.ndarray) -> np.ndarray:
         """(n, C) float32 of counts (n, G); genes that the data lack, not `present` (G,), count as at their mean."""
-        depth = float(self.share[present].sum())  # of the genes that were measured, in a usual cell
-        normal = log_normalise(counts, 1e4 * max(depth, 1e-6))
+        normal = self._normal(counts, present)
         values = normal @ self.components - (self.mean * present) @ self.components
         return np.clip(values, -_CLIP, _CLIP).astype(np.float32)
 
+    def direction(self, counts: sparse.csr_matrix, present: np.ndarray) -> sparse.csr_matrix:
+        """(n, G) log-normalised counts of counts (n, G), each cell of length 10, where a shallow and a deep cell of a type look alike.
+
+        Genes that the data lack, not `present` (G,), count as at their mean in the length.
+        """
+        normal = self._normal(counts, present)
+        missing = float((self.mean[~present].astype(np.float64) ** 2).sum())
+        squares = np.asarray(normal.multiply(normal).sum(axis=1)).ravel() + missing
+        return sparse.csr_matrix(sparse.diags_array(_LENGTH / np.sqrt(np.maximum(squares, 1e-12))) @ normal)
+
+    def _normal(self, counts: sparse.csr_matrix, present: np.ndarray) -> sparse.csr_matrix:
+        depth = float(self.share[present].sum())  # of the genes that were measured, in a usual cell
+        return log_normalise(counts, 1e4 * max(depth, 1e-6))
+
 
 class TypeRegression(NamedTuple):
-    """Softmax regression of cell types on the components of a cell, for the token of the type.
+    """Softmax regression of cell types on a cell's genes, for the token of the type.
+
+    As the family ``"logistic"``: log-normalised counts of length 10, cells weighted by :math:`n_{type}^{-1/2}`, its penalty.
 
     Attributes
     ----------
     weights, intercepts
-        (K, C) and (K,) float32.
+        (K, G) and (K,) float32.
     """
 
     weights: np.ndarray
     intercepts: np.ndarray
 
     @classmethod
-    def fit(cls, values: np.ndarray, codes: np.ndarray, n_types: int) -> TypeRegression:
-        """Learn from values (n, C) and types (n,); a type without a cell is as improbable as can be."""
+    def fit(cls, cells: sparse.csr_matrix, codes: np.ndarray, n_types: int, seed: int = 0) -> TypeRegression:
+        """Learn from cells (n, G) and types (n,); a type without a cell is as improbable as can be. Of many cells, 20,000 are drawn."""
         from sklearn.linear_model import LogisticRegression
         from threadpoolctl import threadpool_limits
 
-        weights = np.zeros((n_types, values.shape[1]), dtype=np.float32)
+        weights = np.zeros((n_types, cells.shape[1]), dtype=np.float32)
         intercepts = np.full(n_types, _LEAST, dtype=np.float32)
+        if len(codes) > _MOST:
+            drawn = np.random.default_rng([seed, 19]).permutation(len(codes))[:_MOST]
+            drawn = np.union1d(drawn, np.unique(codes, return_index=True)[1])  # and one of each type
+            cells, codes = cells[drawn], codes[drawn]
         there = np.unique(codes)
         if len(there) < 2:
             intercepts[there] = 0
             return cls(weights, intercepts)
+        importance = 1 / np.sqrt(np.bincount(codes, minlength=n_types)[codes])
+        importance *= len(codes) / importance.sum()
+        inverse = 1 / (_PENALTY * min(len(codes), _PENALISED))
         with threadpool_limits(1, user_api="blas"):
-            found = LogisticRegression(C=0.3, max_iter=200, tol=1e-3).fit(values.astype(np.float64), codes)
+            model = LogisticRegression(C=inverse, max_iter=300, tol=1e-3)
+            found = model.fit(cells.astype(np.float64), codes, sample_weight=importance)
         if len(there) == 2:  # one row for two types
             weights[there] = np.concatenate([-found.coef_, found.coef_]) / 2
             intercepts[there] = np.concatenate([-found.intercept_, found.intercept_]) / 2
@@ -219,14 +247,14 @@ class TypeRegression(NamedTuple):
             weights[there], intercepts[there] = found.coef_, found.intercept_
         return cls(weights, intercepts)
 
-    def log_probs(self, values: np.ndarray) -> np.ndarray:
-        """(n, K) float32 log probabilities of values (n, C), at least -8."""
-        scores = values.astype(np.float64) @ self.weights.T.astype(np.float64) + self.intercepts
+    def log_probs(self, cells: sparse.csr_matrix) -> np.ndarray:
+        """(n, K) float32 log probabilities of cells (n, G), at least -8."""
+        scores = np.asarray(cells @ self.weights.T, dtype=np.float64) + self.intercepts
         scores -= np.logaddexp.reduce(scores, axis=1, keepdims=True)
         return np.maximum(scores, _LEAST).astype(np.float32)
 
     @classmethod
-    def of_others(cls, values: np.ndarray, codes: np.ndarray, n_types: int, seed: int) -> np.ndarray:
+    def of_others(cls, cells: sparse.csr_matrix, codes: np.ndarray, n_types: int, seed: int) -> np.ndarray:
         """(n, K) log probabilities of each cell by a regression that has not seen it, in five parts.
 
         A language model that is shown what the regression says of its own training cells would learn never to doubt it.
@@ -234,5 +262,5 @@ class TypeRegression(NamedTuple):
         part = np.random.default_rng([seed, 17]).permutation(len(codes)) % min(5, len(codes))
         found = np.zeros((len(codes), n_types), dtype=np.float32)
         for i in np.unique(part):
-            found[part == i] = cls.fit(values[part != i], codes[part != i], n_types).log_probs(values[part == i])
+            found[part == i] = cls.fit(cells[part != i], codes[part != i], n_types, seed).log_probs(cells[part == i])
         return found
