@@ -4,8 +4,9 @@
 
 donors: cells of two donors of kang described by cell2text trained on the six others. The cell type is parsed from the text and judged
 beside logistic regression, ten neighbours, the majority and the descriptions of the evidence family; each seed draws other training
-cells, the same for every method. cell2text without its tokens of the whole cell is the paper's input. Settings of cell2text were chosen
-on two other donors of kang (1244, 107), and the token of the type after a look at these; the encoder is trained on the training cells without labels.
+cells, the same for every method. cell2text without its tokens of the whole cell is the paper's input; "language model alone" is the same model
+without the regression's share in the slot of the type, "regression alone" the other way round. Settings of cell2text were chosen on two other
+donors of kang (1244, 107), and the token of the type after a look at these; the encoder is trained on the training cells without labels.
 
 studies: the same across studies, pbmc_facs → pbmc3k, over broad types, with the two most active pathways of each cell in the
 text (the least p of sclm.tl.pathways, which looks at each study alone).
@@ -227,6 +228,12 @@ def donors(args: argparse.Namespace) -> None:
             used = time.process_time() - start
             scores, table = described(model, test, checker if seed == 0 else None, truth, ontology, False)
             rows.setdefault(name, []).append(scores)
+            if model.config.regression_weight:
+                cells = read_cells(test).read()
+                for part, weight in (("language model alone", 0.0), ("regression alone", 1e4)):
+                    found = model.set(regression_weight=weight).annotate(cells).table["ontology_term_id"].to_numpy()
+                    rows.setdefault(f"its {part}", []).append(judge(truth, found, ontology, False))
+                print(f"weight {model.config.regression_weight:.2f}, {model.card}", flush=True)
             print(f"{name}, seed {seed}: {used:.0f} s, epoch {model.card['epochs']}, {scores}", flush=True)
             writers.setdefault(name, table["text"].tolist())
             if seed == 0 and not settings:
