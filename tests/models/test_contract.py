@@ -125,6 +125,35 @@ def test_a_cell_does_not_depend_on_its_batch_mates(model: Family, query: ad.AnnD
     np.testing.assert_allclose(alone.table["novelty"], whole.table["novelty"].iloc[[17]], atol=within(model))
 
 
+def test_too_little_memory_changes_no_answer(
+    model: Family, query: ad.AnnData, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Batches that do not fit are halved; here a table of embeddings refuses more than nine cells."""
+    if not hasattr(model, "network"):
+        pytest.skip("it has no network")
+    import torch
+
+    source, refused = read_cells(query), []
+
+    def refuse(module: Any, given: Any) -> None:
+        if isinstance(module, torch.nn.Embedding) and given[0].ndim == 2 and len(given[0]) > 9 < given[0].shape[1]:
+            refused.append(len(given[0]))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    whole = model.annotate(source.read())
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(refuse)
+    try:
+        halved = model.annotate(source.read())
+    finally:
+        hook.remove()
+        model.to("cpu")  # forgets what fits
+    assert refused
+    assert caplog.text.count("do not fit into the memory of the device") in (1, 2)  # a network and its encoder
+    # all 120 cells here, so that one of them may carry more of the rounding
+    np.testing.assert_allclose(halved.probabilities, whole.probabilities, atol=10 * within(model))
+    assert (halved.table["label"] == whole.table["label"]).mean() > 0.98  # ties
+
+
 def test_gene_order_does_not_matter(model: Family, query: ad.AnnData) -> None:
     order = np.random.default_rng(0).permutation(query.n_vars)
     a = model.annotate(read_cells(query).read()).probabilities

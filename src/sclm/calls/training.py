@@ -29,22 +29,26 @@ def train(
     arguments: Mapping[str, Any] | None = None,
     *,
     options: Mapping[str, Any] | None = None,
+    backed: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Train a family on files of cells and save the model.
+    """Train a family on files of cells and save the model; of several processes that train together the first one saves.
 
     Parameters
     ----------
     family
         Name of a family: see :func:`sclm.models.available`.
     paths
-        One file, or several for families that read their cells as a stream.
+        One file, or several for families that read their cells as a stream; the counts of several stay on disk, and of those a
+        ``.zarr`` may be an annbatch collection.
     out
         Folder of the model, made when it is trained.
     arguments
         What ``sclm.train`` takes by name: ``label_key``, ``obs_keys``, ``layer`` …
     options
         Settings of the family: ``preset``, ``max_epochs`` …
+    backed
+        Leave the counts of a single ``.h5ad`` or ``.zarr`` on disk too.
     overwrite
         Whether a model that is there may be replaced.
 
@@ -62,6 +66,7 @@ def train(
         As the training raises them.
     """
     from sclm import models
+    from sclm.cells import open_cells
     from sclm.models.contract import VERBS
 
     start = time.perf_counter()
@@ -74,10 +79,18 @@ def train(
         raise FileExistsError(f"{target} is there and is no model: it is not replaced. Choose another folder.")
     models.family_class(family)  # unknown names fail before anything is read
     with heard() as warnings:
-        data = [files.read(path) for path in sources]
+        if backed or len(sources) > 1:
+            data = [
+                part
+                for path in sources
+                for part in (open_cells(path) if path.suffix != ".h5mu" else [files.read(path)])
+            ]
+        else:
+            data = [files.read(sources[0])]
         model = models.train(family, data[0] if len(data) == 1 else data, **given, **(options or {}))
-        with files.beside(target) as part:
-            model.save(part)
+        if writes():
+            with files.beside(target) as part:
+                model.save(part)
     return {
         "family": family,
         "model": str(target),
@@ -88,6 +101,17 @@ def train(
         "warnings": list(dict.fromkeys(warnings)),
         "seconds": round(time.perf_counter() - start, 2),
     }
+
+
+def writes() -> bool:
+    """Whether this process is the one that saves and reports: under torchrun or SLURM the first of those that train together."""
+    import sys
+
+    if "torch" not in sys.modules:  # nothing was trained with it
+        return True
+    from sclm.training import first_process
+
+    return first_process()
 
 
 def listed() -> list[dict[str, str]]:

@@ -188,7 +188,7 @@ def load(model: str | Path | Family) -> Family:
 
 def train(
     family_name: str,
-    adata: anndata.AnnData | Sequence[anndata.AnnData],
+    adata: anndata.AnnData | str | Path | Sequence[anndata.AnnData | str | Path],
     *,
     label_key: str | None = None,
     batch_key: str | None = None,
@@ -209,8 +209,9 @@ def train(
     family_name
         A family: see :func:`available`.
     adata
-        Cells with raw counts; in memory, backed or Dask. Families that read their cells as a stream (``"pgl"``) take a list
-        of them, for example of many backed files, and learn on the genes that all share. Or a SpatialData or MuData.
+        Cells with raw counts; in memory, backed or Dask. Or a SpatialData or MuData. Or the path of an ``.h5ad``, of a ``.zarr``
+        store or of an annbatch collection (or the collection itself), whose counts then stay on disk. Families that read their
+        cells as a stream (the neural ones) take a list of any of these, and learn on the genes that all share.
     label_key
         Column of ``.obs`` with the labels to learn, for annotators.
     batch_key
@@ -234,7 +235,9 @@ def train(
     seed
         Of everything random.
     **options
-        Settings of the family (the fields of its ``Config``). ``"cell2text"`` takes ``encoder=``, a model, its folder or name, or the
+        Settings of the family (the fields of its ``Config``); of families that are trained by :func:`sclm.training.fit` also its
+        ``folder``, ``max_minutes``, ``devices``, ``num_nodes``, ``strategy``, ``precision``. ``"scgpt"`` and ``"geneformer"`` take
+        ``balance_key=``, a column of ``.obs`` whose values are drawn equally often. ``"cell2text"`` takes ``encoder=``, a model, its folder or name, or the
         name of a family that is trained on the same cells first, with ``encoder_options=``. Encoders take ``base=``, a model, its folder or its published name, to
         go on from, and with `label_key` ``tune=`` and more: see :meth:`sclm.models.encoder.EncoderFamily.fit_labels`.
 
@@ -258,17 +261,22 @@ def train(
     >>> model = sclm.train("logistic", reference, label_key="cell_type")
     >>> sclm.tl.annotate(reference, model)
     """
-    from sclm.cells import JoinedSource, read_cells, table_of
+    from sclm.cells import JoinedSource, is_stored, open_cells, read_cells, table_of
 
     cls = family_class(family_name)
     obs_keys = [obs_keys] if isinstance(obs_keys, str) else obs_keys
     named = {"label_key": label_key, "batch_key": batch_key, "perturbation_key": perturbation_key}
-    columns = list(dict.fromkeys([k for k in named.values() if k is not None] + list(obs_keys)))
+    read = [*named.values(), options.get("balance_key"), *obs_keys]
+    columns = list(dict.fromkeys(k for k in read if k is not None))
     # Only what was given is passed on: a family that does not know an argument refuses it by name.
     given = {**named, "obs_keys": tuple(obs_keys) or None}
     options |= {k: v for k, v in given.items() if v is not None}
     if isinstance(options.get("base"), str | Path):
         options["base"] = load(options["base"])  # families are handed models: they do not load
+    if isinstance(adata, list | tuple) or is_stored(adata):
+        asked: list[Any] = list(adata) if isinstance(adata, list | tuple) else [adata]
+        tables = [part for one in asked for part in (open_cells(one) if is_stored(one) else [one])]
+        adata = tables[0] if len(tables) == len(asked) == 1 else tables
     if protein_key is not None:
         from sclm.cells.proteins import read_proteins
 
@@ -276,17 +284,19 @@ def train(
             adata if mod is None and table_key is None else table_of(adata, table_key, mod), protein_key
         )
         table_key = mod = None
-    if isinstance(adata, list | tuple):
+    if isinstance(adata, list):
         if not getattr(cls, "reads_streams", False):
             raise TypeError(
                 f"{family_name!r} learns from one AnnData, found a list of {len(adata)}. Concatenate them first."
             )
-        tables = [table_of(part, table_key, mod) for part in adata]
-        parts = [read_cells(part, layer=layer, gene_key=gene_key, obs_keys=columns) for part in tables]
-        joined: Any = JoinedSource(parts)  # reads as a CellSource does
-        return cls.fit(joined, seed=seed, **options)
-    adata = table_of(adata, table_key, mod)
-    source = read_cells(adata, layer=layer, gene_key=gene_key, obs_keys=columns)
+        parts = [
+            read_cells(table_of(part, table_key, mod), layer=layer, gene_key=gene_key, obs_keys=columns)
+            for part in adata
+        ]
+        source: Any = JoinedSource(parts)  # reads as a CellSource does
+    else:
+        adata = table_of(adata, table_key, mod)
+        source = read_cells(adata, layer=layer, gene_key=gene_key, obs_keys=columns)
     if hasattr(cls, "default_encoder"):  # reads cells through another family's encoder, which it is handed
         options["encoder"] = _handed(options, cls.default_encoder, source, seed)
     return cls.fit(source, seed=seed, **options)

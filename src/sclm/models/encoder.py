@@ -53,6 +53,7 @@ class EncoderFamily(NamesCells, LinksGenes, abc.ABC):
     is taken from its states (:meth:`pool`), and what a perturbed gene does to the tokens (:meth:`perturbed`). The verbs are here.
     """
 
+    reads_streams: ClassVar[bool] = True  # sclm.train may hand it several AnnData
     #: Ways of taking a cell's vector from its states.
     poolings: ClassVar[tuple[str, ...]]
 
@@ -175,8 +176,10 @@ class EncoderFamily(NamesCells, LinksGenes, abc.ABC):
         rows = np.flatnonzero(self.n_genes_of(tokens) > 0)
         bound = _TOKENS_ON_CPU if self.device.type == "cpu" else _TOKENS_ON_GPU
         with self.inference():
-            for part in buckets(tokens.ids.lengths[rows], bound):
-                use(rows[part], *self.padded(tokens, rows[part]))
+            parts = (rows[part] for part in buckets(tokens.ids.lengths[rows], bound))
+            for part in self.memory.fitting(parts, lambda some: len(some) * int(tokens.ids.lengths[some].max())):
+                with part as some:
+                    use(some, *self.padded(tokens, some))
 
     def padded(
         self, tokens: Tokens, rows: np.ndarray, device: str | None = None

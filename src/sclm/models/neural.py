@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 
 from sclm.models.family import Family, read_config
-from sclm.nn import CPULinear, load_own_state, own_state
+from sclm.nn import CPULinear, MemoryLimit, load_own_state, own_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +60,11 @@ class NeuralFamily(Family):
         As in :class:`~sclm.models.family.Family`.
     network
         What :meth:`build` made, with its weights.
+
+    Attributes
+    ----------
+    memory
+        Verbs go over their batches by it: what does not fit into the memory of a GPU is halved.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class NeuralFamily(Family):
     ) -> None:
         super().__init__(config, vocabulary, card)
         self.network = network.eval()
+        self.memory = MemoryLimit()
 
     @classmethod
     def build(cls, config: Any, vocabulary: GeneVocabulary) -> torch.nn.Module:
@@ -125,6 +131,7 @@ class NeuralFamily(Family):
     def to(self, device: str | torch.device) -> Self:
         """Move the network; ``"auto"`` as in :func:`resolve_device`. Returns the model itself."""
         self.network.to(resolve_device(device))
+        self.memory = MemoryLimit()
         return self
 
     @contextmanager

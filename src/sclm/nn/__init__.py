@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sclm.nn.causal_lm import CausalLM
     from sclm.nn.cpu_linear import CPULinear
     from sclm.nn.decoding import SampledNames, read_on, sample_names, write_text
+    from sclm.nn.memory import MemoryLimit
     from sclm.nn.next_token import masked_log_probs
     from sclm.nn.packing import Packed
     from sclm.nn.prefix_lm import PrefixLM
@@ -26,6 +27,7 @@ _HOME = {
     "CPULinear": "cpu_linear",
     "CausalLM": "causal_lm",
     "HubTokenizer": "tokenizers",
+    "MemoryLimit": "memory",
     "Packed": "packing",
     "PrefixLM": "prefix_lm",
     "PromptCache": "prompt_cache",
@@ -49,6 +51,7 @@ __all__ = [
     "CPULinear",
     "CausalLM",
     "HubTokenizer",
+    "MemoryLimit",
     "Packed",
     "PrefixLM",
     "PromptCache",

@@ -287,11 +287,11 @@ class Cell2Sentence(NeuralFamily):
         trie = self._names(labels)
         chosen = decoding or ("exhaustive" if affordable(self.network, trie) else "best")
         with self.inference():
-            return name_log_probs(self.network, ids, trie, chosen)
+            return name_log_probs(self.network, ids, trie, chosen, self.memory)
 
     def _free(self, ids: Sequence[Sequence[int]], filled: np.ndarray, index: pd.Index) -> Annotation:
         with self.inference():
-            found = free_answers(self.network, ids, Ontology.load("cl"))
+            found = free_answers(self.network, ids, Ontology.load("cl"), self.memory)
         columns: dict[str, Any] = {"label": UNKNOWN, "ontology_term_id": UNKNOWN, "confidence": 0.0}
         for name, values in zip(list(columns), found, strict=True):
             columns[name] = np.full(len(filled), columns[name], dtype=values.dtype)
@@ -331,7 +331,7 @@ class Cell2Sentence(NeuralFamily):
         ids = self._prompts([sentences[i] for i in at])
         vectors = np.full((len(sentences), self.network.width), np.nan, dtype=np.float32)
         with self.inference():
-            vectors[at] = prompt_vectors(self.network, ids, layer, pooling)
+            vectors[at] = prompt_vectors(self.network, ids, layer, pooling, self.memory)
         return vectors
 
     # ------------------------------------------------------------------ cells
@@ -395,4 +395,5 @@ class Cell2Sentence(NeuralFamily):
             for name in cell_types
         ]
         with self.inference():
-            return write_after(self.network, asked, max_tokens=config.max_tokens, temperature=temperature, seed=seed)
+            how: dict[str, Any] = {"max_tokens": config.max_tokens, "temperature": temperature, "seed": seed}
+            return write_after(self.network, asked, memory=self.memory, **how)

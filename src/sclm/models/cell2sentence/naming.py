@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sclm.evidence.backoff import UNKNOWN
-from sclm.nn import beam_names, buckets, score_names, write_text
+from sclm.nn import MemoryLimit, beam_names, buckets, score_names, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sclm.knowledge import Ontology
     from sclm.nn import PrefixLM, Trie
+    from sclm.nn.memory import Part
 
 _TOKENS = {"cpu": 8_192}  # of a batch of prompts, padding included
 _TOKENS_ELSEWHERE = 65_536
@@ -26,9 +27,16 @@ _BEST = 16  # names that a search looks for
 _ANSWER_TOKENS = 32  # of a name that is written freely
 
 
-def batches(lm: PrefixLM, sequences: Sequence[Sequence[int]], more: int = 0) -> Iterator[np.ndarray]:
-    """Rows of prompts of similar length, as many as are read at a time; `more` tokens will follow each."""
-    yield from buckets(np.array([len(s) + more for s in sequences]), _TOKENS.get(lm.device.type, _TOKENS_ELSEWHERE))
+def batches(
+    lm: PrefixLM, sequences: Sequence[Sequence[int]], memory: MemoryLimit | None = None, more: int = 0
+) -> Iterator[Part]:
+    """Rows of prompts of similar length, as many as fit; `more` tokens will follow each.
+
+    Each is a context manager that gives the rows: see :meth:`sclm.nn.MemoryLimit.fitting`.
+    """
+    lengths = np.array([len(s) + more for s in sequences])
+    parts = buckets(lengths, _TOKENS.get(lm.device.type, _TOKENS_ELSEWHERE))
+    yield from (memory or MemoryLimit()).fitting(parts, lambda rows: len(rows) * int(lengths[rows].max()))
 
 
 def affordable(lm: PrefixLM, trie: Trie) -> bool:
@@ -37,7 +45,9 @@ def affordable(lm: PrefixLM, trie: Trie) -> bool:
     return layers * len(trie) <= _AFFORDABLE
 
 
-def name_log_probs(lm: PrefixLM, ids: Sequence[Sequence[int]], trie: Trie, decoding: str) -> np.ndarray:
+def name_log_probs(
+    lm: PrefixLM, ids: Sequence[Sequence[int]], trie: Trie, decoding: str, memory: MemoryLimit | None = None
+) -> np.ndarray:
     """Log-probabilities of names after prompts.
 
     Parameters
@@ -50,20 +60,23 @@ def name_log_probs(lm: PrefixLM, ids: Sequence[Sequence[int]], trie: Trie, decod
         The names.
     decoding
         ``"exhaustive"`` or ``"best"``.
+    memory
+        What fits into the memory of the device.
 
     Returns
     -------
     (n, n_names) float64, minus infinity where a search left a name out.
     """
     found = np.full((len(ids), trie.n_names), -np.inf)
-    for rows in batches(lm, ids):
-        cache = lm.prompt_cache(None, lm.pack([ids[r] for r in rows]))
-        if decoding == "exhaustive":
-            found[rows] = score_names(lm, cache, trie)
-            continue
-        best = beam_names(lm, cache, trie, k=min(_BEST, trie.n_names))
-        at, place = np.nonzero(best.names >= 0)
-        found[rows[at], best.names[at, place]] = best.log_probs[at, place]
+    for part in batches(lm, ids, memory):
+        with part as rows:
+            cache = lm.prompt_cache(None, lm.pack([ids[r] for r in rows]))
+            if decoding == "exhaustive":
+                found[rows] = score_names(lm, cache, trie)
+                continue
+            best = beam_names(lm, cache, trie, k=min(_BEST, trie.n_names))
+            at, place = np.nonzero(best.names >= 0)
+            found[rows[at], best.names[at, place]] = best.log_probs[at, place]
     return found
 
 
@@ -75,24 +88,27 @@ class FreeAnswers(NamedTuple):
     confidence: np.ndarray  # (n,) float64: probability of what was written, times the score of the match
 
 
-def free_answers(lm: PrefixLM, ids: Sequence[Sequence[int]], ontology: Ontology) -> FreeAnswers:
+def free_answers(
+    lm: PrefixLM, ids: Sequence[Sequence[int]], ontology: Ontology, memory: MemoryLimit | None = None
+) -> FreeAnswers:
     """The most probable text after each prompt up to a full stop or the end of the line, and the term that it means.
 
     Only what comes after the prompt is read: the prompt is never part of an answer.
     """
     labels, terms = np.full(len(ids), UNKNOWN, dtype=object), np.full(len(ids), UNKNOWN, dtype=object)
     confidence = np.zeros(len(ids))
-    for rows in batches(lm, ids, _ANSWER_TOKENS):
-        packed = lm.pack([ids[r] for r in rows])
-        written = write_text(lm, lm.prompt_cache(None, packed), max_tokens=_ANSWER_TOKENS)
-        texts = [_first_sentence(lm.decode(w)) for w in written]
-        kept = [w[: _tokens_of(lm, w)] for w in written]
-        chances = lm.answer_log_probs(None, packed, lm.pack(kept)).sum(-1).exp().tolist()
-        for row, text, chance in zip(rows, texts, chances, strict=True):
-            match = ontology.resolve(text, min_score=1.0)  # a fuzzy match is a suggestion, not an answer
-            labels[row] = match.name or text or UNKNOWN
-            terms[row] = match.term_id or UNKNOWN
-            confidence[row] = chance * match.score
+    for part in batches(lm, ids, memory, _ANSWER_TOKENS):
+        with part as rows:
+            packed = lm.pack([ids[r] for r in rows])
+            written = write_text(lm, lm.prompt_cache(None, packed), max_tokens=_ANSWER_TOKENS)
+            texts = [_first_sentence(lm.decode(w)) for w in written]
+            kept = [w[: _tokens_of(lm, w)] for w in written]
+            chances = lm.answer_log_probs(None, packed, lm.pack(kept)).sum(-1).exp().tolist()
+            for row, text, chance in zip(rows, texts, chances, strict=True):
+                match = ontology.resolve(text, min_score=1.0)  # a fuzzy match is a suggestion, not an answer
+                labels[row] = match.name or text or UNKNOWN
+                terms[row] = match.term_id or UNKNOWN
+                confidence[row] = chance * match.score
     return FreeAnswers(labels, terms, confidence)
 
 

@@ -15,7 +15,7 @@ from sclm.models.cell2sentence.naming import batches
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sclm.nn import PrefixLM
+    from sclm.nn import MemoryLimit, PrefixLM
 
 
 POOLINGS = ("mean", "last")
@@ -32,7 +32,9 @@ def checked(n_layers: int, hidden_layer: int | None, pooling: str | None) -> tup
     return layer if layer < 0 else layer - n, pooling
 
 
-def prompt_vectors(lm: PrefixLM, ids: Sequence[Sequence[int]], layer: int, pooling: str) -> np.ndarray:
+def prompt_vectors(
+    lm: PrefixLM, ids: Sequence[Sequence[int]], layer: int, pooling: str, memory: MemoryLimit | None = None
+) -> np.ndarray:
     """Hidden states of prompts, put together; padding is left out.
 
     Parameters
@@ -45,18 +47,21 @@ def prompt_vectors(lm: PrefixLM, ids: Sequence[Sequence[int]], layer: int, pooli
         0 the embeddings of the tokens, -1 the last layer.
     pooling
         ``"mean"`` over the positions of the prompt, the start token among them, or ``"last"``.
+    memory
+        What fits into the memory of the device.
 
     Returns
     -------
     (n, D) float32.
     """
     vectors = np.empty((len(ids), lm.width), dtype=np.float32)
-    for rows in batches(lm, ids):
-        packed = lm.pack([ids[r] for r in rows])
-        states = lm.states(None, packed.ids, layer).float()  # (B, S + L, D)
-        lengths = packed.lengths.to(states.device) + lm.before(None)
-        places = torch.arange(states.shape[1], device=states.device)[None]
-        counted = places == lengths[:, None] - 1 if pooling == "last" else places < lengths[:, None]
-        summed = torch.where(counted[..., None], states, 0.0).sum(dim=1)  # (B, D)
-        vectors[rows] = (summed / counted.sum(dim=1, keepdim=True)).cpu().numpy()
+    for part in batches(lm, ids, memory):
+        with part as rows:
+            packed = lm.pack([ids[r] for r in rows])
+            states = lm.states(None, packed.ids, layer).float()  # (B, S + L, D)
+            lengths = packed.lengths.to(states.device) + lm.before(None)
+            places = torch.arange(states.shape[1], device=states.device)[None]
+            counted = places == lengths[:, None] - 1 if pooling == "last" else places < lengths[:, None]
+            summed = torch.where(counted[..., None], states, 0.0).sum(dim=1)  # (B, D)
+            vectors[rows] = (summed / counted.sum(dim=1, keepdim=True)).cpu().numpy()
     return vectors

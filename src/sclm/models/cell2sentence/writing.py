@@ -17,21 +17,30 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sclm.models.cell2sentence.inverse import InverseRank
-    from sclm.nn import PrefixLM
+    from sclm.nn import MemoryLimit, PrefixLM
 
 NOTES = ("sclm_words", "sclm_unknown_words", "sclm_repeated_genes")
 
 
-def write_after(lm: PrefixLM, prompts: Sequence[str], *, max_tokens: int, temperature: float, seed: int) -> list[str]:
+def write_after(
+    lm: PrefixLM,
+    prompts: Sequence[str],
+    *,
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+    memory: MemoryLimit | None = None,
+) -> list[str]:
     """Text after each prompt, without the prompt; each is drawn by its own seed, which follows from `seed` and its place."""
     ids = lm.encode(prompts)
     texts = [""] * len(ids)
-    for rows in batches(lm, ids, max_tokens):
-        seeds = [int(np.random.SeedSequence([seed, int(r)]).generate_state(1)[0]) for r in rows]
-        cache = lm.prompt_cache(None, lm.pack([ids[r] for r in rows]))
-        found = write_text(lm, cache, max_tokens=max_tokens, temperature=temperature, seeds=seeds)
-        for row, tokens in zip(rows, found, strict=True):
-            texts[row] = lm.decode(tokens).strip()
+    for part in batches(lm, ids, memory, max_tokens):
+        with part as rows:
+            seeds = [int(np.random.SeedSequence([seed, int(r)]).generate_state(1)[0]) for r in rows]
+            cache = lm.prompt_cache(None, lm.pack([ids[r] for r in rows]))
+            found = write_text(lm, cache, max_tokens=max_tokens, temperature=temperature, seeds=seeds)
+            for row, tokens in zip(rows, found, strict=True):
+                texts[row] = lm.decode(tokens).strip()
     return texts
 
 

@@ -15,7 +15,7 @@ import torch
 from sclm.cells import Cells
 from sclm.models.celltosg.parts import places_of
 from sclm.models.celltosg.tokens import TASKS, Batch
-from sclm.nn import Packed, Trie, score_names, write_text
+from sclm.nn import MemoryLimit, Packed, Trie, score_names, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sclm.models.celltosg.encoding import Encoder
     from sclm.models.celltosg.module import Names
     from sclm.models.celltosg.network import CellToSGNetwork
+    from sclm.nn.memory import Part
 
 _TOGETHER = 64  # cells that the network reads at a time
 _MANY_NAMES = 8  # cells whose probabilities of all names are worked out at a time
@@ -40,6 +41,7 @@ class Answers:
 
     def __init__(self, network: CellToSGNetwork, names: Names, encoder: Encoder, config: CellToSGConfig) -> None:
         self.network, self.names, self.encoder, self.config = network, names, encoder, config
+        self._memory = MemoryLimit()
         places = places_of(config, names)
         self._nodes = np.where(places >= 0, names.nodes[np.maximum(places, 0)], -1)
         sequences = network.lm.encode_after(TASKS["cell_type"], [f" {label}" for label in config.labels])
@@ -60,9 +62,11 @@ class Answers:
         """
         language = np.zeros((cells.n_cells, len(self.config.labels)))
         contrast = np.zeros_like(language)
-        for part, batch in self._batches(cells):
-            seen = batch if hidden is None else _hide(batch, hidden[part])
-            language[part], contrast[part] = self._types(seen)
+        for part in self._parts(cells):
+            with part as rows:
+                batch = self._batch(cells, rows)
+                seen = batch if hidden is None else _hide(batch, [hidden[row] for row in rows])
+                language[rows], contrast[rows] = self._types(seen)
         return language, contrast
 
     def null(self) -> np.ndarray:
@@ -76,10 +80,11 @@ class Answers:
     def names_log_probs(self, cells: Cells) -> np.ndarray:
         """(n, C) float32 log probability of every name among all names, by exhaustive scoring of the trie."""
         found = np.zeros((cells.n_cells, len(self.names.ids)), dtype=np.float32)
-        for part, batch in self._batches(cells, _MANY_NAMES):
-            with self._asking():
+        for part in self._parts(cells, _MANY_NAMES):
+            with part as rows, self._asking():
+                batch = self._batch(cells, rows)
                 cache = self.network.lm.prompt_cache(self._prefix(batch), Packed(batch.ids, batch.prompt_lengths))
-                found[part] = score_names(self.network.lm, cache, self.names.trie, among="names")
+                found[rows] = score_names(self.network.lm, cache, self.names.trie, among="names")
         return found
 
     def texts(self, cells: Cells, task: str = "cell_type", *, max_tokens: int = 32) -> list[str]:
@@ -87,31 +92,34 @@ class Answers:
         if task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(map(repr, TASKS))}, found {task!r}.")
         found = [""] * cells.n_cells
-        for part, batch in self._batches(cells, task=task):
-            with self._asking():
+        for part in self._parts(cells):
+            with part as rows, self._asking():
+                batch = self._batch(cells, rows, task)
                 cache = self.network.lm.prompt_cache(self._prefix(batch), Packed(batch.ids, batch.prompt_lengths))
                 written = write_text(self.network.lm, cache, max_tokens=max_tokens)
-            for row, tokens in zip(range(part.start, part.stop), written, strict=True):
-                found[row] = self.network.lm.decode(tokens).strip()
+                for row, tokens in zip(rows, written, strict=True):
+                    found[row] = self.network.lm.decode(tokens).strip()
         return found
 
     def attention(self, cells: Cells) -> list[tuple[Batch, np.ndarray]]:
         """Batches with how much their virtual tokens looked at each gene and each node around, rows sum to 1 with the types."""
         found = []
-        for _, batch in self._batches(cells):
-            with self._asking():
+        for part in self._parts(cells):
+            with part as rows, self._asking():
+                batch = self._batch(cells, rows)
                 found.append((batch, self.network.attention(batch).float().cpu().numpy()))
         return found
 
     # ------------------------------------------------------------------ parts
 
-    def _batches(
-        self, cells: Cells, size: int = _TOGETHER, *, task: str = "cell_type"
-    ) -> Iterator[tuple[slice, Batch]]:
-        for start in range(0, cells.n_cells, size):
-            part = slice(start, min(start + size, cells.n_cells))
-            block = Cells(cells.counts[part], cells.genes, cells.obs.iloc[part])
-            yield part, self._on_device(self.encoder.ask(block, task=task))
+    def _parts(self, cells: Cells, size: int = _TOGETHER) -> Iterator[Part]:
+        """Consecutive rows, as many as fit into memory; the unit is one of the cells that are read at a time."""
+        parts = (np.arange(start, min(start + size, cells.n_cells)) for start in range(0, cells.n_cells, size))
+        yield from self._memory.fitting(parts, lambda rows: len(rows) * _TOGETHER // size)
+
+    def _batch(self, cells: Cells, rows: np.ndarray, task: str = "cell_type") -> Batch:
+        block = Cells(cells.counts[rows], cells.genes, cells.obs.iloc[rows])
+        return self._on_device(self.encoder.ask(block, task=task))
 
     def _on_device(self, batch: Batch) -> Batch:
         device = self.network.lm.device

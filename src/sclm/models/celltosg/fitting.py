@@ -77,7 +77,7 @@ class Trainer:
     seed
         Of everything random.
     **options
-        For :func:`sclm.training.fit`: ``max_minutes``, ``accelerator``, ``devices``, ``progress_bar``.
+        For :func:`sclm.training.fit`: ``max_minutes``, ``accelerator``, ``devices``, ``strategy`` …
     """
 
     def __init__(

@@ -28,6 +28,7 @@ from sclm.models.celltosg.voices import Voices, parts_of
 from sclm.models.labels import UNKNOWN
 from sclm.models.neural import NeuralFamily
 from sclm.nn import WordVocabulary, load_own_state
+from sclm.training import running_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +58,7 @@ class CellToSG(NeuralFamily):
 
     network: CellToSGNetwork
     family: ClassVar[str] = "celltosg"
+    reads_streams: ClassVar[bool] = True  # sclm.train may hand it several AnnData
     Config: ClassVar[type] = CellToSGConfig
     #: One row a label of the reference, after training: label, n_cells, name, term_id, kind. None for a loaded model.
     reference_labels: pd.DataFrame | None = None
@@ -90,11 +92,6 @@ class CellToSG(NeuralFamily):
         stages: Sequence[str] = STAGES,
         preset: str = "small",
         genes: Any = None,
-        folder: Any = None,
-        max_minutes: float | None = None,
-        accelerator: str = "auto",
-        devices: Any = "auto",
-        progress_bar: bool = True,
         seed: int = 0,
         **options: Any,
     ) -> Self:
@@ -119,14 +116,12 @@ class CellToSG(NeuralFamily):
             ``"tiny"``, ``"small"`` or ``"base"``.
         genes
             Restrict the vocabulary to the genes shared with these.
-        folder
-            Where the runs are kept, a folder a stage: a killed call goes on there when it is repeated.
-        max_minutes, accelerator, devices, progress_bar
-            When each stage is stopped; of the Lightning trainer.
         seed
             Of everything random.
         **options
-            Fields of :class:`~sclm.models.celltosg.config.CellToSGConfig`.
+            Fields of :class:`~sclm.models.celltosg.config.CellToSGConfig`, and what :func:`sclm.training.fit` is told of each stage:
+            ``folder`` (a folder a stage inside), ``max_minutes``, ``accelerator``, ``devices``, ``num_nodes``, ``strategy``,
+            ``precision``, ``progress_bar``.
 
         Raises
         ------
@@ -137,11 +132,11 @@ class CellToSG(NeuralFamily):
         """
         if label_key is None:
             raise TypeError(f"{cls.family!r} needs label_key=, the column of .obs with the cell types.")
+        running = running_options(options)
         config = CellToSGConfig.preset(preset, **options)
         learnt = learn(
             source, config, label_key=label_key, batch_key=batch_key, obs_keys=obs_keys or (), graph=load_graph(graph),
-            stages=stages, genes=genes, folder=folder, seed=seed, max_minutes=max_minutes, accelerator=accelerator,
-            devices=devices, progress_bar=progress_bar,
+            stages=stages, genes=genes, folder=running.pop("folder", None), seed=seed, **running,
         )  # fmt: skip
         model = cls(
             learnt.config, learnt.vocabulary, learnt.network, learnt.card, graph=learnt.graph, arrays=learnt.arrays

@@ -15,7 +15,7 @@ from sclm.models.geneformer.dictionaries import SPECIAL, Dictionaries
 from sclm.models.geneformer.module import KEPT, Batch, GeneformerModule, masked_batch
 from sclm.models.geneformer.network import GeneformerConfig, GeneformerNetwork
 from sclm.models.geneformer.tokens import rank_tokens
-from sclm.training import CellDataModule, expressed_genes, fit
+from sclm.training import CellDataModule, expressed_genes, fit, running_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MEDIAN_CELLS = 50_000  # of the data, drawn at random, where it has more
-_TRAINING = ("max_minutes", "folder", "progress_bar", "accelerator", "devices", "num_nodes", "strategy", "precision")
 Model = TypeVar("Model", bound="Geneformer")
 
 
@@ -39,6 +38,7 @@ def fit_geneformer(
     base: Geneformer | None = None,
     genes: Iterable[str] | None = None,
     batch_key: str | None = None,
+    balance_key: str | None = None,
     seed: int = 0,
     **options: Any,
 ) -> Model:
@@ -60,6 +60,8 @@ def fit_geneformer(
         Only these genes of the data.
     batch_key
         Column of ``.obs`` with the donor or batch: whole ones are held out.
+    balance_key
+        Column of ``.obs`` whose values are drawn equally often.
     seed
         Of everything random.
     **options
@@ -70,7 +72,7 @@ def fit_geneformer(
     -------
     The model, with the weights that explain held-out cells best.
     """
-    training = {name: options.pop(name) for name in _TRAINING if name in options}
+    training = running_options(options)
     if base is None:
         dictionaries = learn_dictionaries(source, version=version, genes=genes, seed=seed)
         config = GeneformerConfig.preset(preset, **options)
@@ -97,6 +99,7 @@ def fit_geneformer(
         rows=filled,
         validation=config.validation_share,
         validation_key=batch_key,
+        balance_key=balance_key,
         min_share=0.0,
         seed=seed,
     )

@@ -175,16 +175,17 @@ def gene_cosines(
     order = np.argsort(which, kind="stable")
     together = _TOGETHER_ON_CPU if model.device.type == "cpu" else _TOGETHER_ON_GPU
     with model.inference():
-        for part in buckets(changed.ids.lengths[order], together):
-            rows = order[part]
-            cells, index = np.unique(which[rows], return_inverse=True)
-            ids, marks, real = model.padded(changed, rows)
-            marked = real if marks is None else marks > 0  # (B, L)
-            after = model.states(ids, None, real, layer)  # (B, L, D)
-            old_ids, _, old_real = model.padded(before, cells)
-            old = model.states(old_ids, None, old_real, layer)  # (cells, L', D)
-            cosine[rows] = _compare(after, ids, marked, old, old_ids, torch.from_numpy(index).to(ids.device))
-            vectors[rows] = model.pool(after, ids, None, real, "mean").float().cpu().numpy()
+        parts = (order[part] for part in buckets(changed.ids.lengths[order], together))
+        for part in model.memory.fitting(parts, lambda some: len(some) * int(changed.ids.lengths[some].max())):
+            with part as rows:
+                cells, index = np.unique(which[rows], return_inverse=True)
+                ids, marks, real = model.padded(changed, rows)
+                marked = real if marks is None else marks > 0  # (B, L)
+                after = model.states(ids, None, real, layer)  # (B, L, D)
+                old_ids, _, old_real = model.padded(before, cells)
+                old = model.states(old_ids, None, old_real, layer)  # (cells, L', D)
+                cosine[rows] = _compare(after, ids, marked, old, old_ids, torch.from_numpy(index).to(ids.device))
+                vectors[rows] = model.pool(after, ids, None, real, "mean").float().cpu().numpy()
     return cosine, vectors
 
 

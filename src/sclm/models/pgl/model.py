@@ -22,6 +22,7 @@ from sclm.models.pgl.scoring import marginal_log_likelihood, surprise
 from sclm.models.pgl.statistics import Profile
 from sclm.models.pgl.writing import write_cells
 from sclm.nn import load_own_state
+from sclm.training import running_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -101,11 +102,6 @@ class PGL(NeuralFamily):
         batch_key: str | None = None,
         preset: str = "small",
         genes: Any = None,
-        folder: Any = None,
-        max_minutes: float | None = None,
-        accelerator: str = "auto",
-        devices: Any = "auto",
-        progress_bar: bool = True,
         seed: int = 0,
         **options: Any,
     ) -> Self:
@@ -125,18 +121,11 @@ class PGL(NeuralFamily):
             ``"tiny"``, ``"small"`` or ``"base"``.
         genes
             Restrict the vocabulary to the genes shared with these.
-        folder
-            Where the run is kept: a call that was killed goes on there when it is repeated.
-        max_minutes
-            Stop training the network after that time; a repeated call with the same folder goes on.
-        accelerator, devices
-            Of the Lightning trainer.
-        progress_bar
-            Show one.
         seed
             Of everything random.
         **options
-            Fields of :class:`~sclm.models.pgl.network.PGLConfig`.
+            Fields of :class:`~sclm.models.pgl.network.PGLConfig`, and what :func:`sclm.training.fit` is told of the run: ``folder``,
+            ``max_minutes``, ``accelerator``, ``devices``, ``num_nodes``, ``strategy``, ``precision``, ``progress_bar``.
 
         Raises
         ------
@@ -152,6 +141,7 @@ class PGL(NeuralFamily):
                 "pgl learns to write cells from metadata: pass obs_keys= naming the columns of .obs that requests may use, "
                 'for example obs_keys=["tissue", "disease", "cell_type"].'
             )
+        training = running_options(options)
         config = PGLConfig.preset(preset, **options)
         if source.n_cells < 20:
             raise ValueError(f"pgl needs at least 20 training cells, found {source.n_cells}.")
@@ -164,8 +154,7 @@ class PGL(NeuralFamily):
             raise ValueError(f"pgl needs at least 3 genes, found {len(vocabulary)}.")
         batch = None if batch_key is None else pd.factorize(source.obs[batch_key].astype(str))[0]
         fitted = fit_pgl(
-            source, vocabulary, conditions, config, batch=batch, seed=seed, folder=folder, accelerator=accelerator,
-            devices=devices, progress_bar=progress_bar, max_minutes=max_minutes,
+            source, vocabulary, conditions, config, batch=batch, seed=seed, **training,
         )  # fmt: skip
         parts = fitted._asdict()
         history, network = parts.pop("history"), parts.pop("network")

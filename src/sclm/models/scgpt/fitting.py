@@ -145,6 +145,7 @@ def fit_encoder(
     objective: str,
     genes: Any,
     n_panel: int,
+    balance_key: str | None,
     seed: int,
     training: dict[str, Any],
     options: dict[str, Any],
@@ -177,14 +178,20 @@ def fit_encoder(
     if panel is not None and network.panel is not None:
         network.panel.copy_(torch.from_numpy(panel))
     model = cls(config, vocabulary, network)
-    report, data = _run(model, source, codes, batch_key, seed, training)
+    report, data = _run(model, source, codes, batch_key, balance_key, seed, training)
     network.eval()
     model.card = _card(model, source, base, report, data, seed)
     return model
 
 
 def _run(
-    model: ScGPT, source: CellSource, codes: np.ndarray, batch_key: str | None, seed: int, training: dict[str, Any]
+    model: ScGPT,
+    source: CellSource,
+    codes: np.ndarray,
+    batch_key: str | None,
+    balance_key: str | None,
+    seed: int,
+    training: dict[str, Any],
 ) -> tuple[FitReport, CellDataModule]:
     config, network = model.config, model.network
     # genes that are read: of the data, and of the panel where there is one
@@ -217,9 +224,11 @@ def _run(
     data = CellDataModule(
         source, encode, vocabulary=model.vocabulary, batch_size=config.batch_size, lengths=lengths, min_share=0.0,
         validation=config.validation_share, validation_key=batch_key if grouped and config.validation_share else None, seed=seed,
+        balance_key=balance_key,
     )  # fmt: skip
     module = ScGPTModule(network, config)
     configuration = {"scgpt": dataclasses.asdict(config)}
+    configuration["scgpt"].pop("batch_size")  # the data say it, of all devices together
     patience = config.patience if data.validation_rows.size else None
     report = fit(
         module,

@@ -23,6 +23,7 @@ from sclm.models.scgpt.network import ScGPTNetwork
 from sclm.models.scgpt.panel import move_log
 from sclm.models.scgpt.response import fit_response, respond
 from sclm.models.scgpt.tokens import cell_tokens, deleted, overexpressed, value_tokens
+from sclm.training import running_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -82,12 +83,7 @@ class ScGPT(EncoderFamily):
         obs_keys: Sequence[str] | None = None,
         genes: Any = None,
         n_panel: int = 1200,
-        folder: Any = None,
-        max_minutes: float | None = None,
-        accelerator: str = "auto",
-        devices: Any = "auto",
-        precision: Any = None,
-        progress_bar: bool = True,
+        balance_key: str | None = None,
         seed: int = 0,
         **options: Any,
     ) -> Self:
@@ -119,16 +115,13 @@ class ScGPT(EncoderFamily):
             Restrict a model from scratch to the genes shared with these.
         n_panel
             Variable genes that an integrating model reads, or a perturbation model predicts, at most.
-        folder
-            Where the run is kept: a call that was killed goes on there when it is repeated.
-        max_minutes
-            Stop training after that time.
-        accelerator, devices, precision, progress_bar
-            As in :func:`sclm.training.fit`.
+        balance_key
+            Column of ``.obs`` whose values are drawn equally often, with masking and integration.
         seed
             Of everything random.
         **options
-            Fields of :class:`~sclm.models.scgpt.config.ScGPTConfig`.
+            Fields of :class:`~sclm.models.scgpt.config.ScGPTConfig`, and what :func:`sclm.training.fit` is told of the run: ``folder``
+            (without `label_key`), ``max_minutes``, ``accelerator``, ``devices``, ``num_nodes``, ``strategy``, ``precision``, ``progress_bar``.
 
         Returns
         -------
@@ -142,35 +135,28 @@ class ScGPT(EncoderFamily):
             If there is no such option, or the objective lacks its column.
         """
         if label_key is not None:
-            named = {
-                "base": base,
-                "preset": preset,
-                "objective": objective,
-                "max_minutes": max_minutes,
-                "precision": precision,
-            }
-            given = {name: value for name, value in named.items() if value is not None}
+            named = {"base": base, "preset": preset, "objective": objective, "balance_key": balance_key}
+            given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
             return cls.fit_labels(
-                source, label_key=label_key, batch_key=batch_key, genes=genes, seed=seed, accelerator=accelerator, devices=devices,
-                progress_bar=progress_bar, **given, **options,
+                source, label_key=label_key, batch_key=batch_key, genes=genes, seed=seed, **given, **options,
             )  # fmt: skip
         if objective is None:
             objective = "masking" if perturbation_key is None else "perturbation"
         if base is not None and not isinstance(base, ScGPT):
             raise TypeError(f"base must be an scgpt model, found {type(base).__name__}. Load one with sclm.load.")
-        training = {
-            "folder": folder, "max_minutes": max_minutes, "accelerator": accelerator, "devices": devices, "precision": precision,
-            "progress_bar": progress_bar,
-        }  # fmt: skip
         common: dict[str, Any] = {
             "base": base, "preset": preset, "batch_key": batch_key, "genes": genes, "n_panel": n_panel, "seed": seed,
-            "training": training, "options": options,
+            "training": running_options(options), "options": options,
         }  # fmt: skip
         if objective == "perturbation":
+            if balance_key is not None:
+                raise TypeError(
+                    "balance_key= is for masking and integration; a perturbation model draws its own pairs."
+                )
             return fit_response(cls, source, perturbation_key=perturbation_key, control=control, **common)  # type: ignore[return-value]
         if objective not in ("masking", "integration"):
             raise ValueError(f"objective must be 'masking', 'integration' or 'perturbation', found {objective!r}.")
-        return fit_encoder(cls, source, objective=objective, **common)  # type: ignore[return-value]
+        return fit_encoder(cls, source, objective=objective, balance_key=balance_key, **common)  # type: ignore[return-value]
 
     # What the base asks for ------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from sclm.models.sctranslator.tokens import TARGET_SUM, Batch, batch_of, frame
 from sclm.models.sctranslator.vocabulary import match_names, protein_numbers, require_known
 from sclm.models.translator import choose_proteins
 from sclm.nn import load_own_state
+from sclm.training import running_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,11 +79,6 @@ class ScTranslator(NeuralFamily):
         base: str | Path | ScTranslator | None = None,
         batch_key: str | None = None,
         genes: Any = None,
-        folder: Any = None,
-        max_minutes: float | None = None,
-        accelerator: str = "auto",
-        devices: Any = "auto",
-        progress_bar: bool = True,
         seed: int = 0,
         **options: Any,
     ) -> Self:
@@ -106,12 +102,11 @@ class ScTranslator(NeuralFamily):
             Donor or batch: whole ones are held out where there are at least three.
         genes
             Train on the genes shared with these.
-        folder, max_minutes, accelerator, devices, progress_bar
-            As :func:`sclm.training.fit` takes them.
         seed
             Of the split, the weights and the order.
         **options
-            Fields of :class:`~sclm.models.sctranslator.network.ScTranslatorConfig`.
+            Fields of :class:`~sclm.models.sctranslator.network.ScTranslatorConfig`, and what :func:`sclm.training.fit` is told of the run:
+            ``folder``, ``max_minutes``, ``accelerator``, ``devices``, ``num_nodes``, ``strategy``, ``precision``, ``progress_bar``.
 
         Raises
         ------
@@ -127,10 +122,7 @@ class ScTranslator(NeuralFamily):
             if not isinstance(loaded, cls):
                 raise ValueError(f"base= must be a checkpoint of scTranslator, found one of {loaded.family!r}.")
             base = loaded
-        training = {
-            "folder": folder, "max_minutes": max_minutes, "accelerator": accelerator, "devices": devices,
-            "progress_bar": progress_bar,
-        }  # fmt: skip
+        training = running_options(options)
         fitted = fit_sctranslator(
             source,
             proteins,
@@ -323,13 +315,13 @@ class ScTranslator(NeuralFamily):
 
     def _run(self, batch: Batch) -> np.ndarray:
         """(B, P) float32, as many cells at once as memory allows."""
-        size = cells_at_once(self.config, batch.values.shape[1])
-        found = []
+        size, n = cells_at_once(self.config, batch.values.shape[1]), len(batch.values)
+        found = np.zeros(tuple(batch.protein_ids.shape), dtype=np.float32)
         with self.inference() as network:
-            for start in range(0, len(batch.values), size):
-                part = Batch(*(t[start : start + size].to(self.device) for t in batch))
-                found.append(network(part).float().cpu().numpy())
-        return np.concatenate(found) if found else np.zeros(tuple(batch.protein_ids.shape), dtype=np.float32)
+            for part in self.memory.fitting(np.arange(start, min(n, start + size)) for start in range(0, n, size)):
+                with part as rows:
+                    found[rows] = network(Batch(*(t[rows].to(self.device) for t in batch))).float().cpu().numpy()
+        return found
 
     # ------------------------------------------------------------------ checkpoint
 
