@@ -85,7 +85,7 @@ $(VENV)/.for-demo: $(VENV)/.python
 
 $(VENV)/.for-test: $(VENV)/.for-demo
 	@echo "Installing what the tests need"
-	@$(INSTALL) -e ".[dask,leiden,mcp,mudata,ontology]" --group test
+	@$(INSTALL) -e ".[atlas,dask,leiden,mcp,mudata,ontology]" --group test
 	@touch $@
 
 $(VENV)/.for-docs: $(VENV)/.for-demo

@@ -27,7 +27,7 @@ def resolve(keep: Path | None) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
-        command += ["--report", str(report), "pip", *PINNED, "-e", f"{ROOT}[dask,leiden,mcp,mudata,ontology]"]
+        command += ["--report", str(report), "pip", *PINNED, "-e", f"{ROOT}[atlas,dask,leiden,mcp,mudata,ontology]"]
         command += ["--group", f"{ROOT / 'pyproject.toml'}:dev", "--group", f"{ROOT / 'pyproject.toml'}:bench"]
         if keep is not None:
             command += ["-c", str(keep)]
