@@ -9,6 +9,7 @@ from scipy.optimize import minimize, minimize_scalar
 # case the likelihood keeps rising for ever colder temperatures): the search stops there.
 _LOWEST, _HIGHEST = 0.25, 20.0
 _PRIOR_CELLS = 10.0
+_PRIOR_CELLS_OF_POOL = 1.0  # with ten, a hundred held-out cells of one donor hardly let the better model speak
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -68,7 +69,7 @@ def fit_pool(logits: np.ndarray, beside: np.ndarray, truth: np.ndarray) -> tuple
 
     A logarithmic opinion pool (Genest and Zidek, Statistical Science 1, 1986): :math:`p = \mathrm{softmax}((z + w \log q) / T)`, where
     :math:`z` and :math:`\log q` are the scores of the two. To the mean negative log-likelihood of :math:`n` cells,
-    :math:`10 ((\log T)^2 + (w / T)^2) / n` is added, as in :func:`fit_temperature`: few cells leave the first model as it is.
+    :math:`((\log T)^2 + (w / T)^2) / n` is added, so that a handful of cells leaves the first model as it is.
 
     Parameters
     ----------
@@ -91,7 +92,7 @@ def fit_pool(logits: np.ndarray, beside: np.ndarray, truth: np.ndarray) -> tuple
     def loss(at: np.ndarray) -> float:
         log_temperature, share = at
         p = softmax(logits * np.exp(-log_temperature) + share * beside)[rows, truth]
-        prior = _PRIOR_CELLS * (log_temperature**2 + share**2) / len(truth)
+        prior = _PRIOR_CELLS_OF_POOL * (log_temperature**2 + share**2) / len(truth)
         return float(-np.log(np.maximum(p, 1e-12)).mean() + prior)
 
     bounds = [(np.log(_LOWEST), np.log(_HIGHEST)), (0.0, 5.0)]

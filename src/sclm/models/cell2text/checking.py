@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from sclm.evidence import Statement
 from sclm.evidence.claims_metadata import plain
 from sclm.texts import CellFacts, disease_phrase, pathway_text, tissue_phrase
@@ -11,8 +13,6 @@ from sclm.texts.template import FIRST, HEAD, ORIGIN, SECOND, UNNAMED, origin_tex
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import pandas as pd
 
 _CAREFUL = "This sample is consistent with "
 _CAREFUL_ORIGIN = " It is consistent with an origin from "
@@ -65,7 +65,8 @@ def as_stated(obs: pd.DataFrame, facts: Sequence[CellFacts]) -> pd.DataFrame:
             said = [getattr(of, field) for of in facts]
             known = out[field].astype(object)
             same = [bool(s) and plain(phrase(k)) == plain(s) for s, k in zip(said, known, strict=True)]
-            out[field] = [s if alike else k for s, k, alike in zip(said, known, same, strict=True)]
+            worded = [s if alike else k for s, k, alike in zip(said, known, same, strict=True)]
+            out[field] = pd.Series(worded, index=out.index, dtype=object)
     return out
 
 
