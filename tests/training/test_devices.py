@@ -126,3 +126,12 @@ def test_shards_learn_what_one_device_learns(toy: Any, whole: Any, tmp_path: Pat
 def test_what_cannot_be_sent_is_said(toy: Any) -> None:
     with pytest.raises(TypeError, match=r"strategy='ddp_spawn' sends .* by pickle, which fails: .* under torchrun"):
         fit(toy.Plain(30), toy.data(), **TWO, strategy="ddp_spawn")
+
+
+def test_what_cannot_be_shared_is_said(toy: Any) -> None:
+    from sclm.training.launching import to_shard
+
+    module = toy.Plain(30)
+    module.scale = torch.nn.Parameter(torch.tensor(1.0))
+    with pytest.raises(ValueError, match=r"strategy='fsdp' .* found 'scale', a single number. Use strategy='ddp'"):
+        to_shard(module)

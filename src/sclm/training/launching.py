@@ -81,6 +81,10 @@ def to_shard(module: LightningModule) -> LightningModule:
     """A copy whose weights are sharded when the run begins; the module itself stays whole."""
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+    if scalars := [name for name, parameter in module.named_parameters() if parameter.ndim == 0]:
+        raise ValueError(
+            f"strategy='fsdp' has to share each parameter among the devices, found {scalars[0]!r}, a single number. Use strategy='ddp'."
+        )
     clone: Any = copy.deepcopy(module)
     done = False
 

@@ -133,7 +133,8 @@ def fit(
     Raises
     ------
     ValueError
-        If a number is out of range, `patience` is given without validation cells, or the folder holds another run.
+        If a number is out of range, `patience` is given without validation cells, the folder holds another run, or the module has
+        parameters that ``"fsdp"`` cannot share.
     KeyError
         If the module does not log `monitor`.
     FloatingPointError
