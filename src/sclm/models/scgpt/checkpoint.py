@@ -162,7 +162,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except Exception as error:  # whatever a broken or hostile file raises, the remedy is the same
-        first = str(error).partition("\n")[0]
+        # torch goes on with how to read such a file after all, which would run what is in it
+        first = str(error).partition("\n")[0].partition(". ")[0]
         raise ValueError(
             f"{path} could not be read as a dictionary of tensors ({first}). Nothing in it was run. Get the file again from where it "
             "was published."
