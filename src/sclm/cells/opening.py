@@ -48,11 +48,7 @@ def open_cells(stored: Any) -> list[AnnData]:
         raise FileNotFoundError(f"{path} is not there.")
     try:
         if path.suffix == ".h5ad":
-            import anndata
-
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*names are not unique")  # no reader here needs unique names
-                return [anndata.read_h5ad(path, backed="r")]
+            return [_file(path)]
         if path.suffix != ".zarr":
             raise ValueError("expected the ending .h5ad or .zarr")
         import zarr
@@ -68,6 +64,19 @@ def open_cells(stored: Any) -> list[AnnData]:
         raise ValueError(
             f"{path} cannot be opened as cells: {error}. It should hold an AnnData; of a SpatialData or MuData pass the table."
         ) from error
+
+
+def _file(path: Path) -> AnnData:
+    import anndata
+    import h5py
+
+    file = h5py.File(path, "r")  # open as long as a matrix of it is in use
+    if all("encoding-type" in file[name].attrs for name in ("X", "obs", "var") if name in file):
+        return _lazy(file)
+    file.close()
+    with warnings.catch_warnings():  # of the time before anndata 0.7: layers are read there
+        warnings.filterwarnings("ignore", message=".*names are not unique")
+        return anndata.read_h5ad(path, backed="r")
 
 
 def _lazy(group: Any) -> AnnData:
