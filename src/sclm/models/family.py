@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -13,6 +14,8 @@ import numpy as np
 from sclm.cells import GeneVocabulary
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sclm.cells import CellSource
 
 FORMAT = 1
@@ -92,6 +95,8 @@ class Family:
         if (folder / CONFIG).exists() and not overwrite:
             raise FileExistsError(f"{folder} already holds a checkpoint. Choose another folder or pass overwrite=True.")
         folder.mkdir(parents=True, exist_ok=True)
+        # order="C" and not ascontiguousarray, which gives scalars a dimension
+        arrays = {k: np.asarray(v, order="C") for k, v in self.arrays().items()}
         config = {
             "format": FORMAT,
             "family": self.family,
@@ -99,11 +104,11 @@ class Family:
             "config": dataclasses.asdict(self.config),
             "base_model": self.base_model,
             "card": self.card,
+            "tensors": {k: {"shape": list(v.shape), "finite": _is_finite(v)} for k, v in arrays.items()},
         }
         # config.json goes first and comes last: a folder without it is not a checkpoint, so an interrupted save is never loaded.
         (folder / CONFIG).unlink(missing_ok=True)
-        # order="C" and not ascontiguousarray, which gives scalars a dimension
-        save_file({k: np.asarray(v, order="C") for k, v in self.arrays().items()}, folder / WEIGHTS)
+        save_file(arrays, folder / WEIGHTS)
         (folder / VOCABULARY).write_text(self.vocabulary.to_json(), encoding="utf-8")
         (folder / CARD).write_text(_card_text(self.family, self.card), encoding="utf-8")
         (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
@@ -117,10 +122,10 @@ class Family:
         Raises
         ------
         ValueError
-            If the folder holds another family or a newer format.
+            If the folder holds another family or a newer format, or a file is damaged; names the file.
+        FileNotFoundError
+            If a file is missing.
         """
-        from safetensors.numpy import load_file
-
         folder = Path(folder)
         config = read_config(folder)
         if config["family"] != cls.family:
@@ -130,8 +135,11 @@ class Family:
         if unknown:
             raise ValueError(f"{folder / CONFIG} has unknown settings {sorted(unknown)} for {cls.family!r}.")
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in config["config"].items()}
-        vocabulary = GeneVocabulary.from_json((folder / VOCABULARY).read_text(encoding="utf-8"))
-        model = cls.from_arrays(cls.Config(**values), vocabulary, load_file(folder / WEIGHTS), config.get("card", {}))
+        with naming(folder / VOCABULARY):
+            vocabulary = GeneVocabulary.from_json((folder / VOCABULARY).read_text(encoding="utf-8"))
+        arrays = _read_weights(folder / WEIGHTS, config.get("tensors"))
+        with naming(folder):
+            model = cls.from_arrays(cls.Config(**values), vocabulary, arrays, config.get("card") or {})
         model.path = folder
         return model
 
@@ -163,7 +171,7 @@ def is_checkpoint(folder: Path) -> bool:
         return False
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # no JSON, or no text
+    except (ValueError, RecursionError):  # no JSON, no text, or nested without end
         return False
     return isinstance(config, dict) and "format" in config and "family" in config
 
@@ -175,7 +183,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{folder} is no checkpoint: it has no {CONFIG}. Pass a folder written by model.save()."
         )
-    config = json.loads(path.read_text(encoding="utf-8"))
+    with naming(path):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"expected an object of settings, found {type(config).__name__}.")
     found = config.get("format")
     if not isinstance(found, int) or "family" not in config:
         raise ValueError(
@@ -183,7 +194,69 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     if found > FORMAT:
         raise ValueError(f"{path} has format {found}, this version of sclm reads up to {FORMAT}. Update sclm.")
+    for key, kind in (("family", str), ("config", dict)):
+        if not isinstance(config.get(key), kind):
+            raise ValueError(f"{path} must hold {key!r} as {kind.__name__}, found {type(config.get(key)).__name__}.")
     return config
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Whatever a broken file makes a reader say, as a ValueError that names the file."""
+    try:
+        yield
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+        RuntimeError,
+    ) as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        text = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise ValueError(f"{path} is damaged, or belongs to another version: {text}") from error
+
+
+def _read_weights(path: Path, listed: dict[str, dict[str, Any]] | None) -> dict[str, np.ndarray]:
+    """Arrays of a safetensors file, compared with their list in the configuration; older checkpoints have none.
+
+    The header is checked against the size of the file before anything is allocated, by the reader.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    from sclm.models.foreign import refuse_unmatched
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} has no {WEIGHTS}: the checkpoint is not whole. Get it again.")
+    try:
+        arrays = load_file(path)
+    except (
+        SafetensorError,
+        KeyError,
+        ValueError,
+        TypeError,
+    ) as error:  # KeyError: a type of numbers that numpy has not
+        raise ValueError(f"{path} is no whole safetensors file: {error}. Get it again.") from error
+    if listed is None:
+        return arrays
+    with naming(path.parent / CONFIG):
+        shapes = {name: tuple(facts["shape"]) for name, facts in listed.items()}
+        finite = {name for name, facts in listed.items() if facts["finite"]}
+    refuse_unmatched(shapes, arrays, str(path))
+    if broken := sorted(name for name in finite if not _is_finite(arrays[name])):
+        raise ValueError(
+            f"{path} holds values that are no numbers in {', '.join(broken[:5])}: it was damaged. Get it again."
+        )
+    return arrays
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
 def _card_text(family: str, card: dict[str, Any]) -> str:

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sclm.knowledge.downloads import data_dir
-from sclm.models.family import CONFIG
+from sclm.models.family import CONFIG, naming
 
 if TYPE_CHECKING:
+    import torch
+
     from sclm.models.family import Family
 
 logger = logging.getLogger(__name__)
@@ -95,7 +97,8 @@ def load_foreign(path: str | Path, family: str) -> Family:
     path = Path(path)
     module = importlib.import_module(FOREIGN[family])
     if not getattr(module, "KEPT", True):
-        model = module.convert(path)
+        with naming(path):
+            model = module.convert(path)
         model.path = path
         return model
     digest = hashlib.sha256(f"{_CONVERSION} {__version__}".encode())
@@ -106,7 +109,7 @@ def load_foreign(path: str | Path, family: str) -> Family:
         logger.info("%s was converted before: reading %s", path, kept)
         return family_class(family).load(kept)
     logger.info("%s is an original checkpoint of %s: converting it once", path, family)
-    model = module.convert(path)
+    model = _converted(module, path)
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         # Written beside its place and moved there whole, so that two processes may convert at once.
@@ -125,6 +128,32 @@ def load_foreign(path: str | Path, family: str) -> Family:
         model.path = path
         return model
     return family_class(family).load(kept)
+
+
+def _converted(module: Any, path: Path) -> Family:
+    """The model of original files; what is no number in them, or asks for more than they hold, is refused."""
+    from sclm.models.neural import SizeLimit
+
+    with naming(path), SizeLimit(sum(file.stat().st_size for file in module.sources(path)), path):
+        model = module.convert(path)
+    weights = model.network.state_dict() if hasattr(model, "network") else {}
+    broken = sorted(name for name, tensor in weights.items() if tensor.is_floating_point() and tensor.isnan().any())
+    if broken:
+        raise ValueError(
+            f"{path} holds values that are no numbers in {_some(broken)}: it was damaged. Get it again from its authors."
+        )
+    return model
+
+
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Name → tensor of a safetensors file; ValueError with its name where it is none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} is no whole safetensors file: {error}. Get it again from its authors.") from error
 
 
 def sha256(path: Path) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
+from torch.overrides import TorchFunctionMode
 
-from sclm.models.family import Family, read_config
+from sclm.models.family import CONFIG, WEIGHTS, Family, read_config
 from sclm.nn import CPULinear, MemoryLimit, load_own_state, own_state
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sclm.cells import GeneVocabulary
+
+_MADE_FROM_A_SIZE = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
+_SPARE_VALUES, _COPIES = 50_000_000, 8  # of a network while it is made: tables of positions, values to begin with
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,7 +112,8 @@ class NeuralFamily(Family):
         FileNotFoundError
             If the folder is no checkpoint, or the base is not to be had.
         """
-        model = super().load(folder)
+        with SizeLimit.of(Path(folder)):
+            model = super().load(folder)
         recorded, found = read_config(Path(folder)).get("base_model") or {}, model.base_model or {}
         revisions = recorded.get("revision"), found.get("revision")
         if None not in revisions and revisions[0] != revisions[1]:
@@ -147,6 +153,46 @@ class NeuralFamily(Family):
                 yield self.network
         finally:
             self.network.train(training)
+
+
+class SizeLimit(TorchFunctionMode):
+    """Refuses to make a network that its file cannot hold the weights of: settings may ask for any size.
+
+    Counts the values of all tensors that are made from a size inside the ``with`` block.
+
+    Parameters
+    ----------
+    n_bytes
+        Of the file of weights.
+    settings
+        Where the sizes are said, for the message.
+    """
+
+    def __init__(self, n_bytes: float, settings: Path) -> None:
+        super().__init__()
+        self.settings = settings
+        self.left = _SPARE_VALUES + _COPIES * n_bytes / 2  # values of half precision at least
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """The limit of a checkpoint; a pretrained base is made of its own files, where ours hold an adapter only: no limit there."""
+        config = read_config(folder)
+        based = bool(config.get("base_model")) and any(k.startswith("base") and v for k, v in config["config"].items())
+        weights = folder / WEIGHTS
+        size = weights.stat().st_size if weights.is_file() else 0
+        return cls(math.inf if based else size, folder / CONFIG)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Called for every function of torch inside the ``with`` block."""
+        kwargs = kwargs or {}
+        if func in _MADE_FROM_A_SIZE:
+            size = kwargs.get("size", args[0] if args and isinstance(args[0], tuple | list) else args)
+            self.left -= math.prod(int(n) for n in size) if all(isinstance(n, int) for n in size) else 0
+            if self.left < 0:
+                raise ValueError(
+                    f"{self.settings} asks for a network whose weights the file beside it is far too small to hold. Nothing was made of it."
+                )
+        return func(*args, **kwargs)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -58,6 +58,7 @@ def load_pretrained(
     -------
     The model of transformers.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     source = _source(name)
@@ -78,6 +79,8 @@ def load_pretrained(
             f"no safetensors, and the hub cannot be reached. On a machine with network run `hf download {source} --local-dir FOLDER`, "
             "copy FOLDER here and pass its path."
         ) from error
+    except SafetensorError as error:
+        raise ValueError(f"{source} holds no whole safetensors file: {error}. Download it again.") from error
     model, report = loaded  # as output_loading_info=True asks
     missing = sorted(report["missing_keys"])
     if missing:

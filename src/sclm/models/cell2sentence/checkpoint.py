@@ -28,7 +28,7 @@ def recognise(path: Path) -> bool:
         return False
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     named = (config.get("architectures") if isinstance(config, dict) else None) or [""]
     return str(named[0]).endswith("ForCausalLM")

@@ -6,7 +6,7 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from sclm.models.foreign import refuse_unmatched, sha256
+from sclm.models.foreign import read_safetensors, refuse_unmatched, sha256
 from sclm.models.geneformer.dictionaries import find_dictionaries
 from sclm.models.geneformer.published import REPOSITORY, WEIGHTS, check_weights, refuse_pointer
 
@@ -66,7 +66,7 @@ def recognise(path: Path) -> bool:
         return False
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     if not isinstance(config, dict):
         return False
@@ -158,9 +158,7 @@ def _read_weights(file: Path) -> dict[str, torch.Tensor]:
     import torch
 
     if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        tensors = load_file(file)
+        tensors = read_safetensors(file)
     else:
         try:
             tensors = torch.load(file, map_location="cpu", weights_only=True)

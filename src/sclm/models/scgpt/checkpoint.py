@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sclm.cells import GeneVocabulary
-from sclm.models.foreign import refuse_unmatched, sha256
+from sclm.models.foreign import read_safetensors, refuse_unmatched, sha256
 from sclm.models.scgpt.config import ScGPTConfig
 from sclm.models.scgpt.names import their_name, to_ours
 
@@ -50,7 +50,7 @@ def recognise(path: Path) -> bool:
         return False
     try:
         content = json.loads(config.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError):
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         return False
     return isinstance(content, dict) and content.get(_HF_KEY) == "scgpt"
 
@@ -156,9 +156,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         If it is none.
     """
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
+        return read_safetensors(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except Exception as error:  # whatever a broken or hostile file raises, the remedy is the same
