@@ -205,12 +205,21 @@ def fetch(name: str) -> Path:
     if (found := find_local(resource, folder)) is not None:
         return found
     import pooch
+    from filelock import FileLock
 
-    logger.info("Downloading %s (%s) from %s.", resource.source, resource.licence, resource.url)
     try:
-        path = pooch.retrieve(
-            resource.url, known_hash=f"sha256:{resource.sha256}", fname=resource.file, path=folder, progressbar=False
-        )
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{resource.file}.lock"):  # of several processes, one downloads and the others wait
+            if (found := find_local(resource, folder)) is not None:
+                return found
+            logger.info("Downloading %s (%s) from %s.", resource.source, resource.licence, resource.url)
+            path = pooch.retrieve(
+                resource.url,
+                known_hash=f"sha256:{resource.sha256}",
+                fname=resource.file,
+                path=folder,
+                progressbar=False,
+            )
     except Exception as error:
         # requests, urllib3, OS and hash errors alike: for the user they are one thing, with one remedy
         raise ConnectionError(

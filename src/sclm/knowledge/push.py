@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+from typing import TYPE_CHECKING, Any
+
 import numba
 import numpy as np
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-@numba.njit(parallel=True, nogil=True, cache=True)
+
 def push(indptr: np.ndarray, indices: np.ndarray, sources: np.ndarray, alpha: float, tolerance: float) -> np.ndarray:
+    """See :func:`_push`; compiled on first use."""
+    return _compiled()(indptr, indices, sources, alpha, tolerance)
+
+
+@functools.cache
+def _compiled() -> Callable[..., Any]:
+    try:
+        return numba.njit(parallel=True, nogil=True, cache=True)(_push)
+    except RuntimeError:  # no writable folder for the machine code (read-only installation): compile in each session
+        return numba.njit(parallel=True, nogil=True)(_push)
+
+
+def _push(indptr: np.ndarray, indices: np.ndarray, sources: np.ndarray, alpha: float, tolerance: float) -> np.ndarray:
     """PageRank rows of the sources over an unweighted undirected graph (Andersen, Chung and Lang 2006).
 
     Each source starts with a residual of 1 at itself. A term whose residual is at least `tolerance * degree` keeps
