@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import anndata as ad
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2 data")  # anndata 0.12
+
+
 @pytest.fixture
 def cells(simulate: Callable[..., ad.AnnData]) -> ad.AnnData:
     adata = simulate(90, 40, seed=4)

@@ -25,7 +25,10 @@ TINY: dict[str, dict[str, Any]] = {
             "programme_iterations": 2, "obs_keys": ["cell_type"], "validation_share": 0.2},
 }  # fmt: skip
 LOSS = {"scgpt": "held out loss", "geneformer": "held_out_nats_a_hidden_gene", "pgl": "held out nats a cell"}
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Writing zarr v2 data"),  # anndata 0.12
+]
 
 
 def equal(a: Any, b: Any) -> None:

@@ -14,7 +14,17 @@ _DATASET = re.compile(r"dataset_\d+")  # of an annbatch collection
 
 
 def is_stored(data: Any) -> bool:
-    """Whether this is a path or an annbatch collection, and no object with cells in it."""
+    """Whether this names cells that :func:`open_cells` opens: a path or an annbatch collection, and no object with cells in it.
+
+    Parameters
+    ----------
+    data
+        Anything.
+
+    Returns
+    -------
+    True or False; nothing is looked up on disk.
+    """
     return isinstance(data, str | Path) or (hasattr(data, "add_adatas") and hasattr(data, "__iter__"))
 
 

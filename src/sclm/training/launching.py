@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import pickle
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -115,16 +114,12 @@ def start_method(trainer: Trainer) -> str | None:
     return str(launcher._start_method) if isinstance(launcher, _MultiProcessingLauncher) else None
 
 
-def check_spawned(module: LightningModule, data: LightningDataModule) -> None:
-    """Processes that are spawned are handed everything by pickle: say so before torch does."""
-    for what in (module, data):
-        try:
-            pickle.dumps(what)
-        except (AttributeError, TypeError, pickle.PicklingError) as error:
-            raise TypeError(
-                f"strategy='ddp_spawn' sends {type(what).__name__} to other processes by pickle, which fails: {error}. Use "
-                "strategy='ddp' in a script or under torchrun, or 'ddp_fork' ('ddp_notebook') where a call must return."
-            ) from error
+def unsendable(error: Exception, data: LightningDataModule) -> TypeError:
+    """What to do where a spawned process cannot be handed open files or functions."""
+    return TypeError(
+        f"strategy='ddp_spawn' sends {type(data).__name__} to other processes by pickle, which fails: {error}. Use strategy='ddp' in "
+        "a script or under torchrun, or 'ddp_fork' ('ddp_notebook') where a call must return."
+    )
 
 
 class Relay(Callback):

@@ -193,8 +193,6 @@ def fit(
             last = folder / LAST if (folder / LAST).is_file() else None
         method = launching.start_method(trainer)
         if method is not None:  # the run is in other processes: only files come back
-            if method == "spawn":
-                launching.check_spawned(module, data)
             between = Path(after.enter_context(tempfile.TemporaryDirectory(prefix="sclm-fit-")))
             keeper.path = keeper.path or between / BEST
             relay = launching.Relay(recorder, between)
@@ -210,6 +208,10 @@ def fit(
                 raise
         except torch.OutOfMemoryError as error:
             raise torch.OutOfMemoryError(_too_large(data)) from error
+        except Exception as error:
+            if method == "spawn" and "pickle" in str(error):
+                raise launching.unsendable(error, data) from error
+            raise
         finally:
             data.trainer = None
             module.strict_loading = strict
