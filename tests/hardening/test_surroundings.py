@@ -42,7 +42,7 @@ sclm.tl.interface(section, "B cell", groups="sclm_dominant_cell_type", threshold
 model = sclm.train("pgl", reference, obs_keys=["cell_type"], preset="tiny", max_epochs=1, width=16, layers=1, n_programmes=2,
                    n_levels=8, programme_iterations=2, progress_bar=False, accelerator="cpu")
 cells = sclm.tl.generate(sclm.request(5, cell_type="B cell"), model)
-encoder = sclm.train("scgpt", reference, preset="tiny", max_epochs=1, width=16, n_layers=1, n_heads=2, progress_bar=False, accelerator="cpu")
+encoder = sclm.train("scgpt", reference[:60, :200].copy(), preset="tiny", max_epochs=1, width=16, n_layers=1, n_heads=2, progress_bar=False, accelerator="cpu")
 sclm.tl.embed(query, encoder)
 sclm.models.available()
 print("sclm.knowledge.Ontology", len(sclm.knowledge.Ontology.load("cl").resolve("T cell").term_id), query.n_obs, cells.n_obs)
