@@ -176,11 +176,25 @@ def test_matrices_stay_on_disk(suffix: str, tmp_path: Path, cells: ad.AnnData, m
         assert sparse.issparse(adata.obsp["distances"])  # asked for
 
 
-def test_what_does_not_stream_is_read_as_a_whole(tmp_path: Path, cells: ad.AnnData) -> None:
-    cells.write_h5ad(tmp_path / "in.h5ad")
-    assert streaming.streams(tmp_path / "in.h5ad")
-    run("adopt", tmp_path / "in.h5ad", tmp_path / "out.zarr", {"predictions": "cell_type"})
-    assert "adopted_cell_type" in read(tmp_path / "out.zarr").obs
+@pytest.mark.parametrize(("source", "target"), [("in.h5ad", "out.zarr"), ("in.zarr", "out.h5ad")])
+@pytest.mark.parametrize("block", [200, 1 << 20])
+def test_the_other_format(
+    source: str, target: str, block: int, tmp_path: Path, cells: ad.AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In blocks of some rows or columns, and as a whole."""
+    zarr = target.endswith("zarr")
+    (cells.write_h5ad if zarr else cells.write_zarr)(tmp_path / source)
+    with monkeypatch.context() as patch:
+        patch.setattr("sclm.calls.converting._BLOCK", block)
+        patch.setattr(ad.AnnData, "write_zarr" if zarr else "write_h5ad", None)
+        run("adopt", tmp_path / source, tmp_path / target, {"predictions": "cell_type"})
+    expected = read(tmp_path / source)
+    sclm.tl.adopt(expected, "cell_type")
+    (expected.write_zarr if zarr else expected.write_h5ad)(tmp_path / f"expected-{target}")
+    same(read(tmp_path / target), read(tmp_path / f"expected-{target}"))
+
+
+def test_what_does_not_stream_is_read_as_a_whole(tmp_path: Path) -> None:
     (tmp_path / "broken.h5ad").write_bytes(b"no HDF5")
     assert not streaming.streams(tmp_path / "broken.h5ad")
     with pytest.raises(ValueError, match="cannot be read as"):

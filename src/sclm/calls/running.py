@@ -35,8 +35,8 @@ def run(
     """Call a tool of ``sclm.tl`` on a file.
 
     The input is never changed. The output appears under its name once it is whole; when the call fails, nothing is there that was
-    not there before. An AnnData whose output has the format of the input (h5ad or zarr) is not read into memory: counts are read in blocks,
-    and the output is a copy of the file with the new columns and matrices. Tools that treat every cell by itself (`annotate`, `embed`,
+    not there before. An AnnData (h5ad or zarr) is not read into memory: counts are read in blocks, and the output is a copy of the file with
+    the new columns and matrices. Tools that treat every cell by itself (`annotate`, `embed`,
     `translate`, `pathways`) do files of more than 50,000 cells shard by shard: finished shards are kept in ``<out>.parts``, and the same call
     goes on from there after an interruption. So does `generate` beyond 20,000 cells.
 
@@ -90,7 +90,7 @@ def run(
     with heard() as warnings:
         if not about.reads:
             found = _made(about, given, target, mine)
-        elif inputs[-1].suffix == target.suffix and streaming.streams(inputs[-1]):
+        elif target.suffix != ".h5mu" and streaming.streams(inputs[-1]):
             found = _on_disk(about, given, inputs, target, mine)
         else:
             found = _in_memory(about, given, inputs[-1], target, mine)
@@ -151,12 +151,12 @@ def _on_disk(
 def _in_memory(
     about: Signature, given: dict[str, Any], source: Path, target: Path, mine: shards.Share | None
 ) -> dict[str, Any]:
-    """A tool on anything that is read as a whole: SpatialData, MuData, old layouts, and where the output has another format."""
+    """A tool on anything that is read as a whole: SpatialData, MuData, old layouts."""
     from sclm import tl
 
     if mine is not None:
         raise ValueError(
-            f"shards need an AnnData as .h5ad or .zarr and an output of the same format, found {source.name} and {target.name}."
+            f"shards need an AnnData as .h5ad or .zarr in today's layout, and an output as one of the two, found {source.name} and {target.name}."
         )
     data = files.read(source)
     table = table_of(data, given.get("table_key"), given.get("mod"))

@@ -23,7 +23,8 @@ _SMALL = (
     16 << 20
 )  # bytes up to which an array of .obsm or .obsp is read: coordinates of a section, not vectors of an atlas
 _SPARSE = ("csr_matrix", "csc_matrix")
-_MATRICES = ("layers", "obsm", "varm", "obsp", "varp")
+LEFT = (*_SPARSE, "array")  # kinds of elements that can be left on disk
+MATRICES = ("layers", "obsm", "varm", "obsp", "varp")
 _DISK = ("obs", "var", "obsm", "varm", "obsp", "layers", "uns")  # what a tool may write into
 _TABLE = "dataframe"
 
@@ -59,9 +60,16 @@ def group(path: Path, mode: Literal["r", "r+"] = "r") -> Iterator[Any]:
     root = zarr.open_group(str(path), mode=mode, use_consolidated=False)
     yield root
     if _consolidated(path):
-        with warnings.catch_warnings():  # anndata consolidates stores of format 3 as well
-            warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata", category=UserWarning)
-            zarr.consolidate_metadata(str(path))
+        consolidate(path)
+
+
+def consolidate(path: Path) -> None:
+    """Put the metadata of a zarr store together, as anndata does."""
+    import zarr
+
+    with warnings.catch_warnings():  # also where format 3 does not know it yet
+        warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata", category=UserWarning)
+        zarr.consolidate_metadata(str(path))
 
 
 @contextmanager
@@ -87,7 +95,7 @@ def opened(path: Path, named: Collection[str] | None = ()) -> Iterator[anndata.A
             store = stack.enter_context(group(path))
             parts: dict[str, Any] = {name: read_elem(store[name]) for name in ("obs", "var")}
             parts["uns"] = read_elem(store["uns"]) if "uns" in store else {}
-            for slot in _MATRICES:
+            for slot in MATRICES:
                 if slot in store:
                     parts[slot] = {name: _left(store[slot][name], slot, name, named) for name in store[slot]}
             if (
@@ -117,7 +125,7 @@ def matrices_left(path: str | Path) -> Iterator[Any]:
 
 
 def write(adata: anndata.AnnData, before: Mapping[str, Mapping[str, Any]], source: Path, target: Path) -> None:
-    """The input's file with what a tool changed, under another name: copied beside, added to, then renamed.
+    """The input's file with what a tool changed, under another name: copied or converted beside, added to, then renamed.
 
     Parameters
     ----------
@@ -126,7 +134,7 @@ def write(adata: anndata.AnnData, before: Mapping[str, Mapping[str, Any]], sourc
     before
         :func:`sclm.calls.brief.contents` of it before the tool.
     source, target
-        Input and output, of the same suffix.
+        Input and output.
     """
     with files.beside(target) as part:
         copied(source, part)
@@ -177,7 +185,15 @@ def put(store: Any, slot: str, name: str, value: Any) -> None:
 
 
 def copied(source: Path, target: Path) -> None:
-    """Copy a file or a folder of files; contents alone, since a read-only input must not make a read-only output."""
+    """Copy a file or a folder of files, or write the other format of the two.
+
+    Contents alone are copied, since a read-only input must not make a read-only output.
+    """
+    if source.suffix != target.suffix:
+        from sclm.calls.converting import converted
+
+        converted(source, target)
+        return
     if not source.is_dir():
         shutil.copyfile(source, target)
         return
@@ -204,8 +220,8 @@ def _left(element: Any, slot: str, name: str, named: Collection[str] | None) -> 
 
     about = element.attrs.get("encoding-type")
     asked = named is None or name in named or name.startswith("spatial")
-    wanted = slot != "layers" and (asked or _bytes(element) <= _SMALL)
-    return read_elem(element) if wanted or about not in (*_SPARSE, "array") else _on_disk(element)
+    wanted = slot != "layers" and (asked or stored_bytes(element) <= _SMALL)
+    return read_elem(element) if wanted or about not in LEFT else _on_disk(element)
 
 
 def _on_disk(element: Any) -> Any:
@@ -218,7 +234,8 @@ def _on_disk(element: Any) -> Any:
     return element if about == "array" else read_elem(element)
 
 
-def _bytes(element: Any) -> int:
+def stored_bytes(element: Any) -> int:
+    """Bytes of an array or of the arrays of a sparse matrix, uncompressed."""
     parts = [element] if hasattr(element, "dtype") else [element[name] for name in element]
     return sum(int(np.prod(part.shape)) * part.dtype.itemsize for part in parts if hasattr(part, "dtype"))
 

@@ -144,7 +144,7 @@ class Parts:
         """
         whole = self.folder / f"whole{self.target.suffix}"
         _remove(whole)
-        with _store(whole) as store:
+        with empty_store(whole) as store:
             self._merge(shell, store)
         whole.replace(self.target)
         shutil.rmtree(self.folder)
@@ -201,7 +201,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _store(path: Path) -> Any:
+def empty_store(path: Path) -> Any:
     """An empty h5 file or zarr group, closed by a ``with`` block."""
     if path.suffix == ".h5ad":
         import h5py
