@@ -31,6 +31,12 @@ TOOLS = (
 )  # fmt: skip
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for a `tool` runs once for each."""
+    if "tool" in metafunc.fixturenames:
+        metafunc.parametrize("tool", TOOLS)
+
+
 @pytest.fixture(scope="session")
 def reference(simulate: Callable[..., ad.AnnData], pbmc: ad.AnnData) -> ad.AnnData:
     """Labelled cells to learn from, with genes of blood cells, among them markers. Tests must not change it."""
