@@ -79,3 +79,28 @@ def test_candidates_without_training_cells_share_all_of_it(judge: Judge) -> None
         assert p[0, 1] > p[0, 0]  # a T cell is more of a natural killer cell than of a neutrophil
     alone = judge.probabilities(fit, parts, WEIGHTS, np.array([], dtype=np.int64), [3], 0.1)
     np.testing.assert_array_equal(alone, [[1.0]])
+
+
+def test_kinds_of_a_type_that_may_not_be_answered_share_its_probability(ontology: Ontology) -> None:
+    """Broad labels were learnt, fine ones are asked for: a T cell is one of the kinds of T cell, whichever its genes speak for."""
+    cd4, cd8 = "CL:0000624", "CL:0000625"
+    terms, genes = [T_CELL, B_CELL, cd4, cd8], ["CD4", "CD8A", "MS4A1"]
+    marks = pd.DataFrame({"gene": genes, "type": [cd4, cd8, B_CELL]})
+    graph = KnowledgeGraph.build(
+        Terms(ontology, "cell_type"), Pairs(marks, "gene-marks-cell_type", name="markers"), genes=genes
+    )
+    flat = np.ones(3, np.float32)
+    prototypes = Prototypes(0 * flat, flat, np.zeros((2, 3), np.float32))
+    judge = Judge(graph, ontology, terms, graph.lookup("gene", genes), prototypes, np.array([0, 1]), flat / 3)
+    fit = Fit(*(np.zeros((2, 4), np.float32) for _ in range(4)))
+    fit.markers[:, 2:] = [[9.0, 0.0], [0.0, 9.0]]
+    parts = [np.zeros((2, 2)), np.zeros((2, 2)), np.zeros((2, 2)), np.array([[2.0, 0.0], [2.0, 0.0]])]
+    sure = softmax(np.array([[2.0, 0.0]]))[0]
+    for share in (0.0, 0.3):  # kinds of a known type are not new
+        p = judge.probabilities(fit, parts, WEIGHTS, np.array([1, 2, 3]), [], share)
+        np.testing.assert_allclose(p[:, 0], sure[1])
+        np.testing.assert_allclose(p[:, 1:].sum(axis=1), sure[0])
+        assert p[0, 1] > 2 * p[0, 2]
+        assert p[1, 2] > 2 * p[1, 1]
+    assert judge.known(np.array([1, 2, 3])).all()
+    assert not judge.known(np.array([0, 1, 2, 3]))[2:].any()  # beside the type itself they are

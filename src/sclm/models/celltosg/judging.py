@@ -141,8 +141,9 @@ class Judge:
     ) -> np.ndarray:
         """Probabilities of some answers: while all new terms stay, those of all under the condition that it is one of these.
 
-        A training type that may not be answered leaves its probability to the others and to the new types in the ratio that
-        they have: a cell that was sure to be a T cell does not become the best-liked of what is left of the training types.
+        A training type that may not be answered leaves its probability to the terms below it that may: a cell that was sure to be a
+        T cell is one of the kinds of T cell. Without such terms it leaves it to the others and to the new types in the ratio that
+        they have: the cell does not become the best-liked of what is left of the training types.
         Where new terms may not be answered, those that may share the whole novel part, which is judged anew against them.
 
         Parameters
@@ -166,7 +167,7 @@ class Judge:
         """
         seen = softmax(weights.seen.scores(*parts))
         own = parts[2]
-        known = np.isin(columns, self.places)
+        known, kinds = self.known(columns), self._kinds(columns)
         result = np.zeros((len(own), len(columns) + len(loose)))
         at = np.full(len(self.terms), -1, dtype=np.int64)
         at[columns] = np.arange(len(columns))
@@ -174,6 +175,9 @@ class Judge:
             if place >= 0 and at[place] >= 0:
                 result[:, at[place]] += seen[:, s]
         result[:, len(columns) :] = seen[:, list(loose)]
+        for s, below in kinds:  # of one company with what is above them, so that company says nothing
+            fine = open_scores(fit, self.prior, np.zeros(len(self.terms)), seen, self.lin**_KIN)[:, columns[below]]
+            result[:, below] += seen[:, [s]] * softmax(fine)
         nothing_known = not known.any() and not len(loose)
         if (share > 0 or nothing_known) and not known.all():
             fresh, kin = columns[~known], self.lin**_KIN
@@ -186,10 +190,27 @@ class Judge:
         total = result.sum(axis=1, keepdims=True)
         return np.where(total > 0, result / np.maximum(total, 1e-300), 1.0 / result.shape[1])
 
+    def _kinds(self, columns: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """Training types that may not be answered, with the columns (k,) of what may be of the terms below each."""
+        found = []
+        for s, place in enumerate(self.places):
+            if place >= 0 and place not in columns:
+                below = self.ontology.descendants(self.terms[place])
+                if kept := [i for i, c in enumerate(columns) if self.terms[c] in below and c not in self.places]:
+                    found.append((s, np.array(kept)))
+        return found
+
+    def known(self, columns: np.ndarray) -> np.ndarray:
+        """(m,) bool answers that training cells speak for: their types, and kinds of those that may not be answered."""
+        known = np.isin(columns, self.places)
+        for _, below in self._kinds(columns):
+            known[below] = True
+        return known
+
     def novelty_features(self, fit: Fit, own: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """(n, 4) what tells cells of new types, where these rows of the terms may be answered: fits as :meth:`look` gives them."""
         free = np.zeros(len(self.terms), dtype=bool)
-        free[columns[~np.isin(columns, self.places)]] = True
+        free[columns[~self.known(columns)]] = True
         return novelty_features(fit, self.prior, free, self.places, self._view(own, self.places))
 
     @staticmethod

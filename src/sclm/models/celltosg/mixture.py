@@ -29,7 +29,9 @@ _KINSHIP_FLOOR = 1e-3
 _PRIOR_STRENGTH = 10.0  # of weights towards their defaults, in cells
 _EXPECTED = 0.3  # share of new types before any cell is seen
 _EXPECTED_CELLS = 5.0  # cells that this expectation is worth
-_MOST = 0.5  # the largest share that is believed: above, cells of known types lose their names (on the development data)
+_MOST = (
+    0.5  # the largest share that is believed: above, cells of known types lose their names (on the development data)
+)
 _ROUNDS = 500
 
 
