@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from sclm.calls import files
+from sclm.cells.opening import SPARSE, on_disk
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 _SMALL = (
     16 << 20
 )  # bytes up to which an array of .obsm or .obsp is read: coordinates of a section, not vectors of an atlas
-_SPARSE = ("csr_matrix", "csc_matrix")
-LEFT = (*_SPARSE, "array")  # kinds of elements that can be left on disk
+LEFT = (*SPARSE, "array")  # kinds of elements that can be left on disk
 MATRICES = ("layers", "obsm", "varm", "obsp", "varp")
 _DISK = ("obs", "var", "obsm", "varm", "obsp", "layers", "uns")  # what a tool may write into
 _TABLE = "dataframe"
@@ -101,8 +101,8 @@ def opened(path: Path, named: Collection[str] | None = ()) -> Iterator[anndata.A
             if (
                 "raw" in store and hasattr(store["raw"], "keys") and "X" in store["raw"]
             ):  # else a mark that there is none
-                parts["raw"] = {"X": _on_disk(store["raw"]["X"]), "var": read_elem(store["raw"]["var"])}
-            x = _on_disk(store["X"]) if "X" in store else None
+                parts["raw"] = {"X": on_disk(store["raw"]["X"]), "var": read_elem(store["raw"]["var"])}
+            x = on_disk(store["X"]) if "X" in store else None
         except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:
             if isinstance(error, PermissionError):
                 raise
@@ -221,17 +221,7 @@ def _left(element: Any, slot: str, name: str, named: Collection[str] | None) -> 
     about = element.attrs.get("encoding-type")
     asked = named is None or name in named or name.startswith("spatial")
     wanted = slot != "layers" and (asked or stored_bytes(element) <= _SMALL)
-    return read_elem(element) if wanted or about not in LEFT else _on_disk(element)
-
-
-def _on_disk(element: Any) -> Any:
-    """A matrix that is read when it is indexed."""
-    from anndata.io import read_elem, sparse_dataset
-
-    about = element.attrs.get("encoding-type")
-    if about in _SPARSE:
-        return sparse_dataset(element)
-    return element if about == "array" else read_elem(element)
+    return read_elem(element) if wanted or about not in LEFT else on_disk(element)
 
 
 def stored_bytes(element: Any) -> int:

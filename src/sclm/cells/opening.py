@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anndata import AnnData
 
+SPARSE = ("csr_matrix", "csc_matrix")  # encodings
 _DATASET = re.compile(r"dataset_\d+")  # of an annbatch collection
 
 
@@ -98,14 +99,18 @@ def _lazy(group: Any) -> AnnData:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*names are not unique")
         return anndata.AnnData(
-            _matrix(group["X"]) if "X" in group else None,
+            on_disk(group["X"]) if "X" in group else None,
             obs=read_elem(group["obs"]),
             var=read_elem(group["var"]),
-            layers={name: _matrix(layers[name]) for name in layers},
+            layers={name: on_disk(layers[name]) for name in layers},
         )
 
 
-def _matrix(element: Any) -> Any:
-    from anndata.io import sparse_dataset
+def on_disk(element: Any) -> Any:
+    """A matrix of a store that is read when it is indexed; what cannot be is read."""
+    from anndata.io import read_elem, sparse_dataset
 
-    return sparse_dataset(element) if element.attrs.get("encoding-type") in ("csr_matrix", "csc_matrix") else element
+    about = element.attrs.get("encoding-type")
+    if about in SPARSE:
+        return sparse_dataset(element)
+    return element if about == "array" else read_elem(element)
