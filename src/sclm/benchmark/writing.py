@@ -96,7 +96,7 @@ def notes(facts: dict[str, Any]) -> list[str]:
         f"Intervals are the middle 95 % of {facts['n_bootstrap']:,} resamples of "
         + (f"the {n} donors or batches" if n else "cells")
         + ", drawn with replacement; differences are taken within each resample. `seed sd` is the spread of the accuracy between "
-        f"{facts['n_seeds']} seeds. Intervals of the calibration error are moved by the bias that resampling has."
+        f"{facts['n_seeds']} {'seed' if facts['n_seeds'] == 1 else 'seeds'}. Intervals of the calibration error are moved by the bias that resampling has."
     )
     if drawn == "cells":
         said.append("Intervals over cells say nothing about other donors: cells of one donor are alike.")
