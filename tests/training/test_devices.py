@@ -110,7 +110,7 @@ def test_under_torchrun(toy: Any, whole: Any, tmp_path: Path, strategy: str) -> 
     close(module, results[0][2])
 
 
-@pytest.mark.parametrize("strategy", ["fsdp"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_shards_learn_what_one_device_learns(toy: Any, whole: Any, tmp_path: Path, strategy: str) -> None:
     def work() -> Any:
         module = toy.Plain(30)
