@@ -156,11 +156,11 @@ def ask(
     if memory is not None and method.family == "celltosg":
         memory[key] = model
     cells = read_cells(test).read()
-    if method.family == "celltosg" and method.mode is None and not method.told:  # as sclm.tl.annotate asks it
-        asked["novel_share"] = model.estimate_novel_share(cells, candidates=asked.get("candidates"))
     if method.mode is not None:
         asked["mode"] = method.mode
     with reading():
+        if method.family == "celltosg" and method.mode is None and not method.told:  # as sclm.tl.annotate asks it
+            asked["novel_share"] = model.estimate_novel_share(cells, candidates=asked.get("candidates"))
         found = model.annotate(cells, **asked)
     if method.forced:
         found = forced(found, set(train.obs["cell_type"]), share)

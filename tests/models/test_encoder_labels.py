@@ -254,7 +254,7 @@ def test_a_base_may_be_a_folder(base: Any, reference: ad.AnnData, tmp_path: Path
 
 
 def test_unlabelled_cells_are_left_out_and_whole_donors_held_out(base: Any, reference: ad.AnnData) -> None:
-    names = reference.obs["cell_type"].astype(object).to_numpy()
+    names = reference.obs["cell_type"].astype(object).to_numpy(copy=True)
     names[::2] = "nan"
     adata = _labelled(reference, names)
     for tune in ("frozen", "lora"):

@@ -136,7 +136,7 @@ def test_a_share_of_new_types_is_for_models_that_take_it(query: ad.AnnData, refe
 
 def test_counts_of_a_group_are_asked_once(query: ad.AnnData, reference: ad.AnnData) -> None:
     model = sclm.train("logistic", reference, label_key="cell_type")
-    groups = query.obs["donor"].astype(object).to_numpy()
+    groups = query.obs["donor"].astype(object).to_numpy(copy=True)
     groups[5] = np.nan
     query.obs["cluster"] = groups
     sclm.tl.annotate(query, model, groupby="cluster", pseudobulk=True, batch_size=33)

@@ -167,7 +167,7 @@ class Look(NamedTuple):
         """A batch for training."""
         tokens = self.model.tokenise(self.shown(cells), seed=seed)
         padded = self.model.padded(tokens, np.arange(cells.n_cells), device="cpu")
-        return LabelledBatch(*padded, torch.from_numpy(codes))
+        return LabelledBatch(*padded, torch.tensor(codes))  # a copy: of pandas 3 arrays may be read-only
 
 
 def learn_labels(

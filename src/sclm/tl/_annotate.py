@@ -91,7 +91,7 @@ def annotate(
         For open-vocabulary models: only cell types below this term, and itself, for example ``"lymphocyte"``.
     novel_share
         For ``"celltosg"``: share of the cells that are of types without training cells, in [0, 1). None: estimated from 2,000 of the
-        cells, drawn by ``seed``. Pass 0 where every type is in the reference.
+        cells, drawn by ``seed``, whatever the model was trained with; the record holds what was used. Pass 0 where every type is in the reference.
     min_confidence
         Threshold in (0, 1] for ontology back-off: the label becomes the most specific ontology term whose summed
         probability reaches it, and ``"unknown"`` where not even a child of the root does. At 0.5 or below, that can be a
@@ -100,10 +100,11 @@ def annotate(
         Column of ``adata.obs``: cells of a group get the group's consensus, a vote of the answers of its cells; cells without a group keep
         their own type.
     pseudobulk
-        With ``groupby``: the counts of a group are summed and the model is asked once a group, in place of the vote; cells without a
-        group are ``"unknown"``. A language model then reads one sentence of the group's most remarkable genes.
+        With ``groupby``: the counts of a group are summed and the model is asked once a group, in place of the vote; all its cells get the
+        answer, its confidence and its novelty, which a sum has more of than single cells. Cells without a group are ``"unknown"``. A language
+        model then reads one sentence of the group's most remarkable genes.
     majority_voting
-        The same over small clusters that are made for it (k-means on principal components, about 50 cells each).
+        The vote of ``groupby`` over small clusters that are made for it (k-means on principal components, about 50 cells each).
     explain
         For models that can say what moved an answer (``"celltosg"``): so many cells of each answered type are explained, drawn by
         ``seed``. Genes and nodes of a graph are deleted one by one, about 80 a cell, so ask for a few.
@@ -126,7 +127,7 @@ def annotate(
         Its id in the Cell Ontology, ``"unknown"`` where it has none.
     ``.obs["sclm_cell_type_confidence"]`` : float64, 0–1
         Calibrated probability (temperature scaling on held-out reference cells); after back-off the summed probability of
-        the term; in a group its mean over the cells.
+        the term; in a group that voted its mean over the cells.
     ``.obs["sclm_cell_type_novelty"]`` : float64, 0–1
         How far the cell lies from the nearest reference cells; 0.5 is the most unusual twentieth of the reference itself:
         see :class:`sclm.evidence.ReferenceSpace`.
@@ -148,7 +149,7 @@ def annotate(
     ValueError
         If the counts are not raw, the genes do not overlap, or an argument is out of range. The AnnData is unchanged.
     TypeError
-        If ``candidates`` or ``under`` is given to a model that names the types of its reference only, or ``explain`` to one
+        If ``candidates``, ``under`` or ``novel_share`` is given to a model that names the types of its reference only, or ``explain`` to one
         that cannot.
     KeyError
         If a column or layer does not exist.

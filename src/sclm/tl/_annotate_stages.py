@@ -62,6 +62,10 @@ class Annotating:
             raise ValueError("Pass either groupby= or majority_voting=True, found both.")
         if groupby is None and given["pseudobulk"]:
             raise ValueError("pseudobulk=True sums the cells of a group, found no groupby=. Name the column of groups.")
+        if given["pseudobulk"] and given["explain"]:
+            raise ValueError(
+                "explain= says what moved the answers of single cells, found pseudobulk=True. Leave one out."
+            )
         slots: dict[str, Any] = {name: given[name] for name in ("layer", "gene_key", "invert_log1p")}
         source = read_cells(adata, **slots, obs_keys=[groupby] if groupby else [])
         annotator = _annotator(model, source, given["reference"], given, trained)
@@ -82,7 +86,10 @@ class Annotating:
         elif given["majority_voting"]:
             self._groups = over_cluster(source, seed=given["seed"])
         if given["novel_share"] is None and hasattr(annotator, "estimate_novel_share"):
-            some = np.random.default_rng([given["seed"], 23]).permutation(source.n_cells)[:_ESTIMATED]
+            rows = np.arange(source.n_cells)
+            if given["pseudobulk"] and self._groups is not None:
+                rows = rows[pd.notna(self._groups)]
+            some = np.random.default_rng([given["seed"], 23]).permutation(rows)[:_ESTIMATED]
             share = annotator.estimate_novel_share(source.read(np.sort(some)), **self.options)
             self.options["novel_share"] = share
             logger.info("estimated share of cells of new types: %.3f", share)
@@ -116,7 +123,11 @@ class Annotating:
         """All parts, in the order of the cells."""
         given, key, seed = self.given, self.given["key_added"], self.given["seed"]
         found = gathered(parts, self._ballots, given["min_confidence"], self._ontology)
-        _warn(found.label, found.novelty)
+        if given["pseudobulk"] and self._groups is not None:
+            if alone := int(pd.isna(self._groups).sum()):
+                logger.warning("%d cells are in no group: 'unknown' with confidence 0.", alone)
+        else:  # a sum is always a little unlike single cells
+            _warn(found.label, found.novelty)
         explain, explained = given["explain"], {}
         if explain:
             explained = explanation(self.model, self.source, found.label, explain, self.options, seed)

@@ -96,11 +96,41 @@ def test_kinds_of_a_type_that_may_not_be_answered_share_its_probability(ontology
     fit.markers[:, 2:] = [[9.0, 0.0], [0.0, 9.0]]
     parts = [np.zeros((2, 2)), np.zeros((2, 2)), np.zeros((2, 2)), np.array([[2.0, 0.0], [2.0, 0.0]])]
     sure = softmax(np.array([[2.0, 0.0]]))[0]
-    for share in (0.0, 0.3):  # kinds of a known type are not new
+    for share, about in ((0.0, 1e-12), (0.3, 0.02)):  # kinds of what a cell is known to be are not new
         p = judge.probabilities(fit, parts, WEIGHTS, np.array([1, 2, 3]), [], share)
-        np.testing.assert_allclose(p[:, 0], sure[1])
-        np.testing.assert_allclose(p[:, 1:].sum(axis=1), sure[0])
+        np.testing.assert_allclose(p[:, 0], sure[1], atol=about)
+        np.testing.assert_allclose(p[:, 1:].sum(axis=1), sure[0], atol=about)
         assert p[0, 1] > 2 * p[0, 2]
         assert p[1, 2] > 2 * p[1, 1]
-    assert judge.known(np.array([1, 2, 3])).all()
-    assert not judge.known(np.array([0, 1, 2, 3]))[2:].any()  # beside the type itself they are
+
+
+def test_labels_of_mixed_breadth(ontology: Ontology) -> None:
+    """What is said of a broad label goes to kinds that were learnt as well, and a rare broad label hides no new type."""
+    cd4, cd8, lymphocyte = "CL:0000624", "CL:0000625", "CL:0000542"
+    terms, genes = [T_CELL, B_CELL, cd8, cd4, NK, lymphocyte], ["CD8A", "MS4A1", "NKG7"]
+    marks = pd.DataFrame({"gene": genes, "type": [cd8, B_CELL, NK]})
+    graph = KnowledgeGraph.build(
+        Terms(ontology, "cell_type"), Pairs(marks, "gene-marks-cell_type", name="markers"), genes=genes
+    )
+    flat = np.ones(3, np.float32)
+
+    def judge_of(*places: int) -> Judge:
+        n = len(places)
+        prototypes = Prototypes(0 * flat, flat, np.zeros((n, 3), np.float32))
+        return Judge(graph, ontology, terms, graph.lookup("gene", genes), prototypes, np.array(places), flat / 3)
+
+    fit = Fit(*(np.zeros((1, 6), np.float32) for _ in range(4)))
+    scores = np.log([[0.9, 0.07, 0.03]])
+    parts = [np.zeros((1, 3)), np.zeros((1, 3)), np.zeros((1, 3)), scores]
+    p = judge_of(0, 1, 2).probabilities(fit, parts, WEIGHTS, np.array([1, 2]), [], 0.0)  # T, B, CD8 were learnt
+    np.testing.assert_allclose(p, [[0.07, 0.93]], atol=1e-6)  # a sure T cell is no B cell
+    p = judge_of(0, 1, 2).probabilities(fit, parts, WEIGHTS, np.array([1, 2, 3]), [], 0.0)
+    np.testing.assert_allclose(p[0, 0], 0.07, atol=1e-6)
+    assert p[0, 1:].min() > 0.1
+    fit.markers[:, 4] = 20.0  # the genes of a natural killer cell
+    rare = [np.zeros((1, 3)), np.zeros((1, 3)), np.zeros((1, 3)), np.log([[0.6, 0.4 - 1e-6, 1e-6]])]
+    plain = [part[:, :2] for part in rare]
+    without = judge_of(0, 1).probabilities(fit, plain, WEIGHTS, np.array([0, 1, 3, 4]), [], 0.4)
+    beside = judge_of(0, 1, 5).probabilities(fit, rare, WEIGHTS, np.array([0, 1, 3, 4]), [], 0.4)
+    assert without[0, 3] > 0.1
+    np.testing.assert_allclose(beside[0, 3], without[0, 3], rtol=0.3)

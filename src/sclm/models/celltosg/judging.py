@@ -167,7 +167,7 @@ class Judge:
         """
         seen = softmax(weights.seen.scores(*parts))
         own = parts[2]
-        known, kinds = self.known(columns), self._kinds(columns)
+        known = np.isin(columns, self.places)
         result = np.zeros((len(own), len(columns) + len(loose)))
         at = np.full(len(self.terms), -1, dtype=np.int64)
         at[columns] = np.arange(len(columns))
@@ -175,9 +175,16 @@ class Judge:
             if place >= 0 and at[place] >= 0:
                 result[:, at[place]] += seen[:, s]
         result[:, len(columns) :] = seen[:, list(loose)]
-        for s, below in kinds:  # of one company with what is above them, so that company says nothing
-            fine = open_scores(fit, self.prior, np.zeros(len(self.terms)), seen, self.lin**_KIN)[:, columns[below]]
-            result[:, below] += seen[:, [s]] * softmax(fine)
+        handed = np.zeros(len(own))  # what is said of types that may not be answered and is handed on to their kinds
+        for s, below in self._kinds(columns):
+            if known[below].all():
+                shares = np.maximum(result[:, below], 1e-12)
+                shares = shares / shares.sum(axis=1, keepdims=True)
+            else:  # of one company with what is above them, so that company says nothing
+                fine = open_scores(fit, self.prior, np.zeros(len(self.terms)), seen, self.lin**_KIN)
+                shares = softmax(fine[:, columns[below]])
+            result[:, below] += seen[:, [s]] * shares
+            handed += seen[:, s]
         nothing_known = not known.any() and not len(loose)
         if (share > 0 or nothing_known) and not known.all():
             fresh, kin = columns[~known], self.lin**_KIN
@@ -185,8 +192,9 @@ class Judge:
             chance = np.ones(len(own))
             if not nothing_known:
                 chance = novelty(self.novelty_features(fit, own, columns), weights.novelty, share)
+            chance = chance * np.maximum(1.0 - handed, 0.0)  # kinds of what a cell is known to be are not new
             result *= 1.0 - chance[:, None]
-            result[:, np.flatnonzero(~known)] = chance[:, None] * softmax(scores)
+            result[:, np.flatnonzero(~known)] += chance[:, None] * softmax(scores)
         total = result.sum(axis=1, keepdims=True)
         return np.where(total > 0, result / np.maximum(total, 1e-300), 1.0 / result.shape[1])
 
@@ -196,21 +204,14 @@ class Judge:
         for s, place in enumerate(self.places):
             if place >= 0 and place not in columns:
                 below = self.ontology.descendants(self.terms[place])
-                if kept := [i for i, c in enumerate(columns) if self.terms[c] in below and c not in self.places]:
+                if kept := [i for i, c in enumerate(columns) if self.terms[c] in below]:
                     found.append((s, np.array(kept)))
         return found
-
-    def known(self, columns: np.ndarray) -> np.ndarray:
-        """(m,) bool answers that training cells speak for: their types, and kinds of those that may not be answered."""
-        known = np.isin(columns, self.places)
-        for _, below in self._kinds(columns):
-            known[below] = True
-        return known
 
     def novelty_features(self, fit: Fit, own: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """(n, 4) what tells cells of new types, where these rows of the terms may be answered: fits as :meth:`look` gives them."""
         free = np.zeros(len(self.terms), dtype=bool)
-        free[columns[~self.known(columns)]] = True
+        free[columns[~np.isin(columns, self.places)]] = True
         return novelty_features(fit, self.prior, free, self.places, self._view(own, self.places))
 
     @staticmethod

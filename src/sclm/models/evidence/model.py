@@ -130,6 +130,13 @@ class Evidence(Family):
             first = _own_choice(first, labels)
         identity = {int(row): i for i, row in enumerate(first["row"])}
         markers = self._markers(judge, view, first)
+        # Where a label is removed, the text names what the markers support instead: a statement like any other.
+        against = [
+            i for i, at in identity.items()
+            if labels[i] and named[i] and first["verdict"].iloc[at] == "removed" and first["id"].iloc[at] != named[i]
+        ]  # fmt: skip
+        other = _own_choice(judge(view, [Statement(i, "identity", names[i], named[i]) for i in against]), [""] * n)
+        supported = set(other.loc[other["verdict"] == "softened", "row"]) if len(other) else set()
 
         members = checker.background.members.tocsc()
         allowed = telling_genes(judge.vocabulary.tokens)
@@ -165,7 +172,7 @@ class Evidence(Family):
                 at = identity[i]
                 raised, n_known = markers.get(i, ([], 0))
                 if labels[i] or verdicts[at] != "removed":
-                    instead = names[i] if labels[i] and verdicts[at] == "removed" and ids[at] != named[i] else ""
+                    instead = names[i] if i in supported else ""
                     said = said._replace(
                         identity=ontology.name_of(ids[at]) if ids[at] in ontology else stated[at], verdict=verdicts[at], instead=instead,
                         markers=raised[:n_markers], n_raised=len(raised) if n_known else 0, n_markers=n_known,
@@ -177,7 +184,7 @@ class Evidence(Family):
                 if of_groups
                 else describe_cell(said)
             )
-        claims = pd.concat([first, rest], ignore_index=True) if len(first) else rest
+        claims = pd.concat([part for part in (first, other, rest) if len(part)] or [rest], ignore_index=True)
         claims = claims.iloc[np.argsort(claims["row"].to_numpy(), kind="stable")].reset_index(drop=True)
         table = pd.DataFrame(
             {"text": np.array(texts, dtype=object), "faithfulness": faithfulness(claims, n)}, index=cells.obs.index
