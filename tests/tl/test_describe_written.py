@@ -73,6 +73,7 @@ def test_groups_are_named_by_the_model_or_as_they_are_labelled(blood: ad.AnnData
         adata, model, groupby="group"
     )  # a group's name is not told, so one that is no type of the model does no harm
     named = sclm.get.describe_evidence(adata, kind="identity")
+    assert len(named)
     assert set(named["claim"]) <= set(model.config.labels)
     sclm.tl.describe(adata, model, groupby="group", label_key="cell_type")
     given = sclm.get.describe_evidence(adata, kind="identity").set_index("cell")["claim"]

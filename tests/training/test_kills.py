@@ -30,6 +30,7 @@ def work(toy: Any, folder: Path) -> None:
     module = toy.Toy(30)
     report = fit(module, toy.data(batch_size=32), **OPTIONS, folder=folder / "run")
     torch.save(module.state_dict(), folder / "weights.pt")
+    (folder / "steps.json").write_text(json.dumps(len(module.losses)))  # of this call
     (folder / "report.json").write_text(json.dumps([report.history.to_dict("list"), report.best_epoch, report.stopped]))
 
 
@@ -80,6 +81,8 @@ def test_a_run_that_is_killed_again_and_again_ends_the_same(toy: Any, tmp_path: 
         )
         assert rest == told[1:]
     assert seen
+    steps = [json.loads((folder / "steps.json").read_text()) for folder in (tmp_path / "whole", *seen)]
+    assert min(steps[1:]) < steps[0] == told[0]["step"][-1]  # some went on where they were killed, none of whose steps is run again
 
 
 @pytest.mark.parametrize("left", ["last.ckpt.new", "best.safetensors.new", "fit.json.new"])
