@@ -49,8 +49,10 @@ class Store:
         self.folder = folder
         self._held: dict[str, Answers] = {}
 
-    def get(self, key: str, job: str) -> Answers | None:
-        """What was finished before; None where it was not, or the file is broken."""
+    def get(self, key: str | None, job: str) -> Answers | None:
+        """What was finished before; None where it was not, is not kept, or the file is broken."""
+        if key is None:
+            return None
         if self.folder is None:
             return self._held.get(f"{key}/{job}")
         try:
@@ -61,8 +63,10 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
             return None
 
-    def put(self, key: str, job: str, answers: Answers) -> None:
-        """Keep answers: the file is whole or not there."""
+    def put(self, key: str | None, job: str, answers: Answers) -> None:
+        """Keep answers: the file is whole or not there. Without a key they are not kept."""
+        if key is None:
+            return
         if self.folder is None:
             self._held[f"{key}/{job}"] = answers
             return

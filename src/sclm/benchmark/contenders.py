@@ -25,7 +25,9 @@ class Contender(NamedTuple):
     model: Any  # family, model object, folder or published name, or name of the column
     options: dict[str, Any]  # of training
     confidence: str | None  # column with the confidences of another method
-    key: str  # name of its files; another one where anything is changed that may change the answers
+    key: (
+        str | None
+    )  # name of its files; another one where anything is changed that may change the answers; None: not kept
 
 
 def contenders(
@@ -56,7 +58,7 @@ def contenders(
     listed = [(name, name) for name in BASELINES if name not in names] + listed
     found = [_contender(str(name), model, dict(options.get(str(name), {}))) for name, model in listed]
     columns = predictions.items() if hasattr(predictions, "items") else [(c, None) for c in _several(predictions)]
-    found += [Contender(c, COLUMN, c, {}, sure, _key(c, [COLUMN, c, sure])) for c, sure in columns]
+    found += [Contender(c, COLUMN, c, {}, sure, None) for c, sure in columns]  # read anew: the column may have changed
     names = [contender.name for contender in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(
@@ -99,8 +101,9 @@ def _contender(name: str, model: Any, options: dict[str, Any]) -> Contender:
         if text not in models.PUBLISHED and not text.startswith("hf:") and not Path(text).exists():
             models.load(text)  # says what is missing, with near names
         return Contender(name, AS_IT_IS, model, options, None, _key(name, [AS_IT_IS, text, _state(Path(text))]))
-    facts = model.provenance() if hasattr(model, "provenance") else {"class": type(model).__qualname__}
-    return Contender(name, AS_IT_IS, model, options, None, _key(name, [AS_IT_IS, facts]))
+    # Of an object that does not say where it comes from, nobody knows whether it is the one of the last call.
+    key = _key(name, [AS_IT_IS, model.provenance()]) if hasattr(model, "provenance") else None
+    return Contender(name, AS_IT_IS, model, options, None, key)
 
 
 def _state(path: Path) -> list[Any]:

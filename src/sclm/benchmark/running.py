@@ -18,6 +18,7 @@ from sclm.benchmark.contenders import TRAINED, contenders
 from sclm.benchmark.folds import folds
 from sclm.benchmark.summary import summarise
 from sclm.benchmark.twins import KINDS, find_twins
+from sclm.calls.files import beside
 from sclm.calls.signatures import EXPECTED
 from sclm.cells import read_cells, table_of
 from sclm.knowledge import Ontology
@@ -146,7 +147,8 @@ def run(
     Raises
     ------
     ValueError
-        If the counts are not raw, there are fewer than two types or batches, a cell has no batch, or an argument is out of range.
+        If the counts are not raw, there are fewer than two types or batches, a cell has no batch, an argument is out of range, or no method
+        could be run.
     KeyError
         If a column or layer does not exist.
     FileNotFoundError
@@ -178,13 +180,15 @@ def run(
     batches = None if batch_key is None else _batches(source.obs[batch_key].iloc[rows], batch_key)
     split = [folds(truth, batches, n_folds=n_folds, seed=seed + s) for s in range(n_seeds)]
     twins = find_twins(block.counts, source.obs.index[rows].to_numpy(dtype=object), bound=near_twins)
+    cells = _cells(adata, rows, block, source.obs[label_key].iloc[rows], batches, [label_key, *columns])
     settings = {
         "n_folds": n_folds, "seed": seed, "drop_twins": drop_twins, "near_twins": near_twins if drop_twins else None,
-        "data": _digest(block, truth, batches), "label_key": label_key, "batch_key": batch_key,
+        "data": _digest(block, truth, batches), "obs": _digest_obs(cells.obs), "label_key": label_key, "batch_key": batch_key,
     }  # fmt: skip
     store = Store(None if out is None else _folder(Path(out), settings, overwrite))
-    cells = _cells(adata, rows, block, source.obs[label_key].iloc[rows], batches, [label_key, *columns])
     found, failed = _answered(listed, cells, source.obs.iloc[rows], split, twins, drop_twins, store, seed)
+    if not found:
+        raise ValueError("no method could be run: " + "; ".join(f"{name}: {why}" for name, why in failed.items()))
     names = dict(zip(truth.tolist(), np.array(labels.labels, dtype=object)[labels.codes].tolist(), strict=True))
     leaks = _leaks(twins, split, source.obs.index[rows], batches)
     facts: dict[str, Any] = {
@@ -332,20 +336,31 @@ def _digest(block: Any, truth: np.ndarray, batches: np.ndarray | None) -> str:
     return digest.hexdigest()
 
 
+def _digest_obs(obs: pd.DataFrame) -> str:
+    """Of what models may read beside the counts."""
+    digest = hashlib.sha256()
+    for name in sorted(obs.columns, key=str):
+        digest.update("\n".join([repr(name), *obs[name].astype(str).tolist()]).encode())
+    return digest.hexdigest()
+
+
 def _folder(out: Path, settings: dict[str, Any], overwrite: bool) -> Path:
     """Where answers are kept; refused where it holds something else."""
     out = Path(out)
     path = out / _SETTINGS
+    same = path.is_file() and json.loads(path.read_text(encoding="utf-8")) == settings
     if path.is_file():
-        if json.loads(path.read_text(encoding="utf-8")) != settings:
+        if not same:
             if not overwrite:
                 raise FileExistsError(
-                    f"{out} holds a comparison of other cells or with other settings. Choose another folder, or allow it to be "
+                    f"{out} holds a comparison of other cells or with other settings, or of cells with other columns in .obs. Choose another folder, or allow it to be "
                     "replaced (overwrite)."
                 )
             shutil.rmtree(out / _RUNS, ignore_errors=True)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is there and holds no comparison. Choose another folder.")
     (out / _RUNS).mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    if not same:
+        with beside(path) as part:  # whole or not there, wherever a call is interrupted
+            part.write_text(json.dumps(settings, indent=1), encoding="utf-8")
     return out / _RUNS

@@ -1,0 +1,74 @@
+"""Comparisons done again in one folder, on names of usual data, and where nothing can be learnt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import sclm
+from sclm.models.contract import Annotation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import anndata
+
+FAST: dict[str, Any] = {"n_folds": 2, "n_seeds": 1, "n_bootstrap": 100, "label_key": "cell_type"}
+
+
+@pytest.fixture
+def cells(simulate: Callable[..., anndata.AnnData]) -> anndata.AnnData:
+    adata = simulate(80, 60, strength=3.0, seed=4)
+    adata.obs["donor"] = [f"d{i // 4 % 4}" for i in range(80)]
+    return adata
+
+
+class One:
+    """Gives all cells one name, and does not say where it comes from."""
+
+    family = "one"
+
+    def __init__(self, label: str, term: str) -> None:
+        self.label, self.term = label, term
+
+    def match(self, genes: pd.Index) -> Any:
+        return sclm.cells.GeneVocabulary(tuple(genes)).match(genes)
+
+    def annotate(self, cells: Any) -> Annotation:
+        row = {"label": self.label, "ontology_term_id": self.term}
+        table = pd.DataFrame({**row, "confidence": 0.5, "novelty": 0.0}, index=cells.obs.index)
+        return Annotation(table, None, pd.DataFrame([row]))
+
+
+def test_a_changed_column_and_a_changed_object_are_asked_anew(cells: anndata.AnnData, tmp_path: Path) -> None:
+    cells.obs["guess"] = cells.obs["cell_type"].astype(str)
+    ask: dict[str, Any] = {"predictions": ["guess"], "out": tmp_path / "out", **FAST}
+    first = sclm.benchmark.run(cells, {"mine": One("B cell", "CL:0000236")}, **ask).table["accuracy"]
+    finished = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    cells.obs["guess"] = "T cell"
+    second = sclm.benchmark.run(cells, {"mine": One("unheard of", "unknown")}, **ask).table["accuracy"]
+    share = cells.obs["cell_type"].value_counts(normalize=True)
+    assert (first["guess"], second["guess"]) == (1.0, pytest.approx(share["T cell"]))
+    assert (first["mine"], second["mine"]) == (pytest.approx(share["B cell"]), 0.0)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*") if p.is_file()} == finished
+
+
+def test_what_models_may_read_is_among_the_settings(cells: anndata.AnnData, tmp_path: Path) -> None:
+    cells.obs["tissue"] = np.where(np.arange(80) % 3 == 0, "blood", "lung")
+    sclm.benchmark.run(cells, out=tmp_path / "out", **FAST)
+    cells.obs["guess"] = "T cell"  # what another method said since then is no model's to read
+    sclm.benchmark.run(cells, predictions=["guess"], out=tmp_path / "out", **FAST)
+    cells.obs["tissue"] = "lung"
+    with pytest.raises(FileExistsError, match=r"other columns in \.obs"):
+        sclm.benchmark.run(cells, predictions=["guess"], out=tmp_path / "out", **FAST)
+
+
+def test_where_no_method_can_be_run_each_says_why(cells: anndata.AnnData) -> None:
+    two = cells[cells.obs["cell_type"].isin(["B cell", "T cell"])].copy()
+    two.obs["donor"] = two.obs["cell_type"].astype(str)  # a training part has one type
+    with pytest.raises(ValueError, match=r"no method could be run: majority: .*; logistic: .*; knn: "):
+        sclm.benchmark.run(two, batch_key="donor", **FAST)
