@@ -121,7 +121,7 @@ def test_donors_are_never_split_and_folds_are_level(cells: anndata.AnnData) -> N
     at_random = folds(types, n_folds=5, seed=3)
     assert pd.crosstab(types, at_random).apply(lambda row: row.max() - row.min() <= 1, axis=1).all()
     np.testing.assert_array_equal(at_random, folds(types, n_folds=5, seed=3))
-    with pytest.raises(ValueError, match="at least two, found 1"):
+    with pytest.raises(ValueError, match=r"at least two, found 1 \('a'\)"):
         folds(types, np.full(500, "a"))
     with pytest.raises(ValueError, match="n_folds must be"):
         folds(types, n_folds=1)

@@ -58,7 +58,7 @@ def folds(types: np.ndarray, batches: np.ndarray | None = None, *, n_folds: int 
     names, code, sizes = np.unique(batches.astype(str), return_inverse=True, return_counts=True)
     if len(names) < 2:
         raise ValueError(
-            f"to leave batches out there must be at least two, found {len(names)} ({names[0]!r}). "
+            f"to leave batches out there must be at least two, found {len(names)} ({str(names[0])!r}). "
             "Leave batch_key out to split at random, which is easier than another donor is."
         )
     n_folds = min(n_folds, len(names))
