@@ -72,3 +72,33 @@ def test_where_no_method_can_be_run_each_says_why(cells: anndata.AnnData) -> Non
     two.obs["donor"] = two.obs["cell_type"].astype(str)  # a training part has one type
     with pytest.raises(ValueError, match=r"no method could be run: majority: .*; logistic: .*; knn: "):
         sclm.benchmark.run(two, batch_key="donor", **FAST)
+
+
+def test_barcodes_are_compared_without_what_stands_around_them(cells: anndata.AnnData, tmp_path: Path) -> None:
+    """Names as concatenation leaves them: all differ, though three barcodes stand in two donors."""
+    drawn = np.random.default_rng(0).choice(list("ACGT"), (80, 16))
+    codes = ["".join(row) for row in drawn]
+    assert len(set(codes)) == 80
+    donors = cells.obs["donor"].to_numpy()
+    pairs = [(0, 4), (1, 5), (2, 6)]  # the next four cells are of another donor
+    assert all(donors[a] != donors[b] for a, b in pairs)
+    for a, b in pairs:
+        codes[b] = codes[a]
+    cells.obs_names = [f"{code}-1-{donor[1]}" for code, donor in zip(codes, donors, strict=True)]
+    assert cells.obs_names.is_unique
+    counts = sclm.cells.read_cells(cells).read().counts
+    twins = sclm.benchmark.find_twins(counts, cells.obs_names, bound=None)
+    assert (twins.names >= 0).sum() == 0
+    found = twins.across(np.isin(donors, ["d1"]))
+    assert found[["cell", "twin", "kind"]].to_numpy().tolist() == [[b, a, "barcode"] for a, b in pairs]
+    ask: dict[str, Any] = {**FAST, "batch_key": "donor", "n_folds": 4, "near_twins": None}
+    left, right = (sclm.benchmark.run(cells, drop_twins=drop, **ask) for drop in (False, True))
+    assert left.facts["leaks"] == {"name": 0, "barcode": 6, "counts": 0, "near": 0}
+    assert left.facts["n_elsewhere"] == [(20, 60)] * 4
+    pd.testing.assert_series_equal(left.per_fold["train_cells"], right.per_fold["train_cells"])  # no reason to drop
+    text = sclm.benchmark.write(left, tmp_path)["text"].read_text()
+    assert (
+        "6 cells have the barcode of a cell in a training part. Equal barcodes of two samples occur by chance" in text
+    )
+    assert "about 0 such cells with a list of 737,280" in text  # 80 · 60 / 737,280
+    assert "They were left in the training parts" not in text

@@ -17,7 +17,7 @@ from sclm.benchmark.answers import BATCH, LABEL, Store, answers
 from sclm.benchmark.contenders import TRAINED, contenders
 from sclm.benchmark.folds import folds
 from sclm.benchmark.summary import summarise
-from sclm.benchmark.twins import KINDS, find_twins
+from sclm.benchmark.twins import CERTAIN, KINDS, barcodes, find_twins
 from sclm.calls.files import beside
 from sclm.calls.signatures import EXPECTED
 from sclm.cells import read_cells, table_of
@@ -121,7 +121,7 @@ def run(
     near_twins
         Cosine of log-normalised counts from which two cells are near twins; None: not looked for. See :func:`sclm.benchmark.find_twins`.
     drop_twins
-        Leave cells that have a twin in the test part out of the training part.
+        Leave cells that have a twin in the test part out of the training part; an equal barcode alone is no reason.
     n_bootstrap
         Resamples behind the intervals: of donors, or of cells where there are no batches.
     out
@@ -197,6 +197,7 @@ def run(
         "n_folds": int(split[0].max()) + 1, "n_seeds": n_seeds, "seed": seed, "n_bootstrap": n_bootstrap,
         "drawn_over": "cells" if batches is None else "donors or batches", "near_twins": near_twins, "drop_twins": drop_twins,
         "leaks": {kind: int(leaks.loc[leaks["kind"] == kind, "row"].nunique()) for kind in KINDS},
+        "n_elsewhere": _elsewhere(barcodes(source.obs.index[rows].to_numpy(dtype=object)) != "", batches),
         "n_unseen": _unseen(truth, split), "failed": failed, "kinds": {c.name: c.kind for c in listed},
     }  # fmt: skip
     tables = summarise(found, {c.name: c for c in listed}, truth, batches, split, names, ontology, n_bootstrap, seed)
@@ -295,7 +296,10 @@ def _one(
         return before
     train = ~test
     if drop and place is not None:
-        train[np.unique(twins.across(~test)["cell"])] = False  # cells to train on with a twin in the test part
+        found = twins.across(~test)
+        train[np.unique(found.loc[found["kind"].isin(CERTAIN), "cell"])] = (
+            False  # cells to train on with a twin in the test part
+        )
     seed = 0 if place is None else place[0]
     done = answers(contender, cells, obs, None if place is None else np.flatnonzero(train), np.flatnonzero(test), seed)
     store.put(contender.key, job, done)
@@ -327,6 +331,13 @@ def _unseen(truth: np.ndarray, split: list[np.ndarray]) -> float:
         for fold in split
     ]
     return float(np.mean(counts))
+
+
+def _elsewhere(has: np.ndarray, batches: np.ndarray | None) -> list[tuple[int, int]]:
+    """Of each batch: cells with a barcode, and such cells of the other batches; of all cells where there are no batches."""
+    code = np.zeros(len(has), dtype=np.int64) if batches is None else pd.factorize(batches)[0]
+    sizes = np.bincount(code[has], minlength=code.max() + 1).tolist()
+    return [(size, sum(sizes) - (0 if batches is None else size)) for size in sizes]
 
 
 def _digest(block: Any, truth: np.ndarray, batches: np.ndarray | None) -> str:

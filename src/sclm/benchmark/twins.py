@@ -1,7 +1,8 @@
-"""Cells that stand in the data twice: under one name, with the same counts, or nearly so."""
+"""Cells that stand in the data twice: under one name or barcode, with the same counts, or nearly so."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
     import scipy.sparse as sp
 
-KINDS = ("name", "counts", "near")
+KINDS = ("name", "barcode", "counts", "near")
+CERTAIN = ("name", "counts", "near")  # kinds that do not come about by chance
+_BARCODE = re.compile(r"[ACGT]{12,}")
 _GENES = 20  # expressed genes below which two cells are alike by chance
 _ALL_PAIRS = 3000  # cells up to which every pair is looked at
 _COMPONENTS, _CANDIDATES = 50, 30
@@ -27,8 +30,10 @@ class Twins(NamedTuple):
 
     Attributes
     ----------
-    names, counts
-        (n,) int64: cells of one number have the same name, or exactly the same counts; -1 for cells without a twin.
+    names, barcodes, counts
+        (n,) int64: cells of one number have the same name, the same barcode, or exactly the same counts; -1 for cells without a twin.
+        A cell whose name holds a barcode, which is 12 or more of A, C, G and T in a row, is known by that and not by its name: what
+        stands around it changes when samples are put together. Two samples share barcodes by chance.
     near
         (p, 2) int64 rows of pairs whose log-normalised counts have a cosine of at least the bound, without those of equal counts.
     similarity
@@ -38,6 +43,7 @@ class Twins(NamedTuple):
     """
 
     names: np.ndarray
+    barcodes: np.ndarray
     counts: np.ndarray
     near: np.ndarray
     similarity: np.ndarray
@@ -53,11 +59,11 @@ class Twins(NamedTuple):
 
         Returns
         -------
-        One row a test cell and kind: ``cell``, ``twin`` (rows; the most similar twin or the first), ``kind`` (``"name"``, ``"counts"``,
-        ``"near"``), ``similarity`` (1 for equal counts, NaN for equal names).
+        One row a test cell and kind: ``cell``, ``twin`` (rows; the most similar twin or the first), ``kind`` (``"name"``,
+        ``"barcode"``, ``"counts"``, ``"near"``), ``similarity`` (1 for equal counts, NaN for equal names and barcodes).
         """
         rows = []
-        for kind, codes in (("name", self.names), ("counts", self.counts)):
+        for kind, codes in (("name", self.names), ("barcode", self.barcodes), ("counts", self.counts)):
             there = np.flatnonzero(~test & (codes >= 0))
             first = dict(zip(codes[there][::-1].tolist(), there[::-1].tolist(), strict=True))
             hit = [i for i in np.flatnonzero(test & (codes >= 0)).tolist() if int(codes[i]) in first]
@@ -109,12 +115,25 @@ def find_twins(
     counts = counts.copy()
     counts.eliminate_zeros()
     n_genes = np.diff(counts.indptr)
-    of_name = np.full(n, -1) if names is None else _repeated(np.asarray(names, dtype=object).astype(str))
+    of_name, of_barcode = np.full(n, -1), np.full(n, -1)
+    if names is not None:
+        known = barcodes(names)
+        has = known != ""
+        of_name = np.where(has, -1, _repeated(np.asarray(names, dtype=object).astype(str)))
+        of_barcode = np.where(has, _repeated(known), -1)
     of_counts = _repeated(cell_hashes(counts))
     of_counts[n_genes == 0] = -1
     near, similarity = _near(counts, n_genes, bound)
     equal = (of_counts[near[:, 0]] >= 0) & (of_counts[near[:, 0]] == of_counts[near[:, 1]])
-    return Twins(of_name, of_counts, near[~equal], similarity[~equal], np.nan if bound is None else float(bound))
+    return Twins(
+        of_name, of_barcode, of_counts, near[~equal], similarity[~equal], np.nan if bound is None else float(bound)
+    )
+
+
+def barcodes(names: Sequence[str] | np.ndarray) -> np.ndarray:
+    """(n,) barcode in each name, without what samples and tools put around it; empty where there is none."""
+    found = [_BARCODE.search(str(name)) for name in names]
+    return np.array([hit.group() if hit else "" for hit in found], dtype=str)
 
 
 def _repeated(values: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 
 from sclm.benchmark.scores import SCORES
 from sclm.benchmark.summary import WORDS
+from sclm.benchmark.twins import CERTAIN
 from sclm.calls.files import beside
 from sclm.report import html
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from sclm.benchmark.running import Benchmark
 
 _FEW = 10  # donors below which an interval over them is rough
+_LISTS = 737_280, 6_794_880  # barcodes that a sample's are drawn from: 10x 3' v2 and v3
 
 
 def write(found: Benchmark, out: str | Path) -> dict[str, Path]:
@@ -143,9 +146,16 @@ def leak_notes(facts: dict[str, Any]) -> list[str]:
     )
     said = [
         f"Of {facts['n_cells']:,} cells, {leaks['name']:,} have a cell of the same name in a training part while they are tested, "
-        f"{leaks['counts']:,} a cell with exactly the same counts, {near}. Equal names alone may be barcodes that two samples share by chance."
+        f"{leaks['counts']:,} a cell with exactly the same counts, {near}."
     ]
-    if any(leaks.values()):
+    if leaks["barcode"]:
+        chance = [sum(n * -math.expm1(-others / size) for n, others in facts["n_elsewhere"]) for size in _LISTS]
+        said.append(
+            f"{leaks['barcode']:,} cells have the barcode of a cell in a training part. Equal barcodes of two samples occur by chance: up to "
+            f"about {chance[0]:,.0f} such cells with a list of {_LISTS[0]:,} barcodes (10x 3' v2), {chance[1]:,.0f} with {_LISTS[1]:,} (v3). "
+            "Many more than that are a sign of one library under two names. An equal barcode alone leaves no cell out of training."
+        )
+    if any(n for kind, n in leaks.items() if kind in CERTAIN):
         said.append(
             "These were left out of the training parts." if facts["drop_twins"]
             else "They were left in the training parts: drop_twins (--drop-twins) leaves them out. Rows: leaks.csv."
