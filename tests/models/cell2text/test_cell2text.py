@@ -288,6 +288,16 @@ def test_what_is_missing_is_said(adata: anndata.AnnData, encoder: Geneformer, ac
         sclm.train("cell2text", adata, label_key="cell_type", encoder=encoder, adapter_with=3, **QUICK)
 
 
+def test_nothing_is_calibrated_where_no_cell_is_held_out(adata: anndata.AnnData, encoder: Geneformer) -> None:
+    """A cell a type: the training cells must not pass for held-out ones."""
+    one_each = adata[~adata.obs["cell_type"].duplicated()].copy()
+    assert one_each.n_obs > 1
+    model = sclm.train("cell2text", one_each, label_key="cell_type", encoder=encoder, epochs=1, seed=0, **QUICK)
+    assert (model.config.temperature, model.config.regression_weight) == (1.0, 0.0)
+    assert not [name for name in model.card if name.startswith("held_out")]
+    assert "no cells held out" in model.card["split"]
+
+
 def test_a_small_encoder_is_trained_where_none_is_handed_over(adata: anndata.AnnData) -> None:
     model = sclm.train(
         "cell2text", adata[:60].copy(), label_key="cell_type", encoder="scgpt", epochs=1, seed=0,

@@ -126,21 +126,21 @@ def learn(
     report = _train(numbered, encode, network, config, writer, labels.rows, labels.rows[held], seed, training)
     network.eval()
 
-    judged = np.flatnonzero(held) if held.any() else np.arange(len(held))
-    if len(judged) > _JUDGED:
-        judged = np.sort(np.random.default_rng([seed, 5]).choice(judged, _JUDGED, replace=False))
-    scores = _type_scores(
-        source, labels.rows[judged], counts[judged], states if states is None else states_at(states, judged), cells,
-        Decoder(network, writer, slots),
-    )  # fmt: skip
-    truth = labels.codes[judged]
-    beside: dict[str, Any] = {}
-    temperature, weight = fit_temperature(scores, truth), 0.0
-    if config.type_token:
-        for name, of in (("regression", types[judged]), ("language_model", scores)):
-            beside[f"held_out_accuracy_of_the_{name}_alone"] = round(float((of.argmax(axis=1) == truth).mean()), 4)
-        temperature, weight = fit_pool(scores, types[judged], truth)
-        scores = scores + weight * types[judged]
+    majority = int(np.bincount(labels.codes[~held]).argmax())
+    temperature, weight = 1.0, 0.0
+    judged_by: dict[str, float] = {}
+    if held.any():  # training cells would make any model look sure
+        judged = np.flatnonzero(held)
+        if len(judged) > _JUDGED:
+            judged = np.sort(np.random.default_rng([seed, 5]).choice(judged, _JUDGED, replace=False))
+        scores = _type_scores(
+            source, labels.rows[judged], counts[judged], states if states is None else states_at(states, judged), cells,
+            Decoder(network, writer, slots),
+        )  # fmt: skip
+        temperature, weight, judged_by = _judge(
+            scores, types[judged] if config.type_token else None, labels.codes[judged], majority
+        )
+        judged_by = {"held_out_nats_a_word": round(float(report.best_score), 4), **judged_by}
     if config.final_epochs and held.any():
         rates = {f: getattr(config, f) / 2 for f in ("adapter_learning_rate", "lm_learning_rate")}
         last = dataclasses.replace(config, epochs=config.final_epochs, **rates)
@@ -154,18 +154,15 @@ def learn(
         config, temperature=temperature, regression_weight=weight, space_scale=scale, ontology_version=ontology.version,
         encoder=encoder.family,
     )  # fmt: skip
-    majority = np.bincount(labels.codes[~held]).argmax()
     joined = ", and joined in the last ones" if config.final_epochs and held.any() else ""
     card = {
         "data": f"{len(held):,} labelled cells, {len(vocabulary):,} genes beside the encoder's, {len(labels.labels)} types",
         "split": f"{int(held.sum()):,} cells held out, "
-        + (f"whole batches of {batch_key}" if by_batch else "drawn within each type") + f"; they also chose the epoch{joined}",
+        + (f"whole batches of {batch_key}" if by_batch else "drawn within each type") + f"; they also chose the epoch{joined}"
+        if held.any() else "no cells held out: nothing was judged or calibrated",
         "encoder": f"{encoder.family}, sha256 {encoder.provenance()['sha256'][:16]}, frozen",
         "epochs": report.best_epoch,
-        "held_out_nats_a_word": round(float(report.best_score), 4),
-        "held_out_accuracy": round(float((scores.argmax(axis=1) == truth).mean()), 4),
-        **beside,
-        "held_out_accuracy_of_the_majority_type": round(float((truth == majority).mean()), 4),
+        **judged_by,
         "seed": seed,
         "limits": "Writes only types, tissues, donors and pathways that training has seen. What it says of tissue, sex, disease and age "
         "is a guess from expression. Check its statements: sclm.tl.describe does.",
@@ -181,6 +178,27 @@ def learn(
         "vector_scale": cells.vector_scale,
     }
     return Learnt(config, vocabulary, network, arrays, card, labels.original)
+
+
+def _judge(
+    scores: np.ndarray, beside: np.ndarray | None, truth: np.ndarray, majority: int
+) -> tuple[float, float, dict[str, float]]:
+    """Temperature, weight of the regression's scores where there are some, and the shares of held-out cells that are right."""
+
+    def right(of: np.ndarray) -> float:
+        return round(float((of.argmax(axis=1) == truth).mean()), 4)
+
+    if beside is None:
+        temperature, weight, found = fit_temperature(scores, truth), 0.0, {"held_out_accuracy": right(scores)}
+    else:
+        temperature, weight = fit_pool(scores, beside, truth)
+        found = {
+            "held_out_accuracy": right(scores + weight * beside),
+            "held_out_accuracy_of_the_regression_alone": right(beside),
+            "held_out_accuracy_of_the_language_model_alone": right(scores),
+        }
+    found["held_out_accuracy_of_the_majority_type"] = round(float((truth == majority).mean()), 4)
+    return temperature, weight, found
 
 
 def balanced(codes: np.ndarray, use: np.ndarray, n_types: int, exponent: float) -> np.ndarray:
