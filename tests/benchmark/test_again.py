@@ -102,3 +102,26 @@ def test_barcodes_are_compared_without_what_stands_around_them(cells: anndata.An
     )
     assert "about 0 such cells with a list of 737,280" in text  # 80 · 60 / 737,280
     assert "They were left in the training parts" not in text
+
+
+def test_columns_that_determine_the_label_are_hidden(cells: anndata.AnnData, monkeypatch: Any) -> None:
+    label = cells.obs["cell_type"].astype(str)
+    cells.obs["id"] = label.map({name: i for i, name in enumerate(label.unique())})
+    cells.obs["finer"] = label + np.where(np.arange(80) % 2, " a", " b")
+    cells.obs["nearly"] = label.where(np.arange(80) > 0, "B cell" if label.iloc[0] != "B cell" else "T cell")
+    cells.obs["tissue"] = np.where(np.arange(80) % 3 == 0, "blood", "lung")
+    cells.obs["number"] = np.arange(80)
+    cells.obs["donor"] = label  # the batch is known to models, whatever it says
+    seen: list[set[str]] = []
+
+    from sclm.benchmark import running
+
+    def look(listed: Any, asked: Any, *rest: Any) -> Any:
+        seen.append(set(asked.obs.columns))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "_answered", look)
+    with pytest.raises(KeyboardInterrupt):
+        sclm.benchmark.run(cells, batch_key="donor", **FAST)
+    assert {"nearly", "tissue", "number", "donor"} < seen[0]
+    assert not seen[0] & {"id", "finer", "cell_type"}

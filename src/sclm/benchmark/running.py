@@ -180,7 +180,7 @@ def run(
     batches = None if batch_key is None else _batches(source.obs[batch_key].iloc[rows], batch_key)
     split = [folds(truth, batches, n_folds=n_folds, seed=seed + s) for s in range(n_seeds)]
     twins = find_twins(block.counts, source.obs.index[rows].to_numpy(dtype=object), bound=near_twins)
-    cells = _cells(adata, rows, block, source.obs[label_key].iloc[rows], batches, [label_key, *columns])
+    cells = _cells(adata, rows, block, source.obs[label_key].iloc[rows], batches, batch_key, [label_key, *columns])
     settings = {
         "n_folds": n_folds, "seed": seed, "drop_twins": drop_twins, "near_twins": near_twins if drop_twins else None,
         "data": _digest(block, truth, batches), "obs": _digest_obs(cells.obs), "label_key": label_key, "batch_key": batch_key,
@@ -219,6 +219,7 @@ def _cells(
     block: Any,
     labels: pd.Series,
     batches: np.ndarray | None,
+    batch_key: str | None,
     hidden: list[str],
 ) -> anndata.AnnData:
     """Counts, the label, the batch, and what else a model may read (tissue, disease …) that does not give the label away."""
@@ -232,7 +233,13 @@ def _cells(
         except TypeError:  # values that cannot be compared
             values = code
         pairs = len(set(zip(values.tolist(), code.tolist(), strict=True)))
-        if pairs == len(set(values.tolist())) == len(set(code.tolist())):  # another name of each label
+        n_values = len(set(values.tolist()))
+        # Another name of each label, or finer labels; a value for nearly every cell (a total, a name) says nothing of others.
+        if (
+            pairs == n_values
+            and (n_values == len(set(code.tolist())) or 2 * n_values < len(code))
+            and column != batch_key
+        ):
             del obs[column]
     obs.index = pd.Index([str(i) for i in range(len(rows))])
     obs[LABEL] = pd.Categorical(labels.astype(str))
