@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 
 import sclm
 from sclm.calls import brief, files, run
@@ -114,10 +116,36 @@ def test_refusals_come_before_any_work(folder: Path, monkeypatch: pytest.MonkeyP
     for error, message, call in cases:
         with pytest.raises(error, match=message):
             run(*call, overwrite=True)
+    for inside in ("in.h5ad", "obs/in.h5ad"):
+        with pytest.raises(ValueError, match=r"lies in .*query\.zarr, which is read: the input is never changed"):
+            run("annotate", folder / "query.zarr", folder / "query.zarr" / inside, {}, overwrite=True)
     link = folder / "link.h5ad"
     link.symlink_to(folder / "query.h5ad")
     with pytest.raises(ValueError, match="the input is never changed"):
         run("annotate", folder / "query.h5ad", link, {}, overwrite=True)
+
+
+def test_endings_that_do_not_fit_are_refused_before_any_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sclm.calls.files.read", lambda *a: pytest.fail("a file was read"))
+    for tool in ("annotate", "generate"):
+        ran = functools.wraps(getattr(sclm.tl, tool))(lambda *a, **k: pytest.fail("the tool was run"))
+        monkeypatch.setattr(f"sclm.tl.{tool}", ran)
+    (folder / "both.h5mu").touch()
+    zarr.open_group(str(folder / "space.zarr"), mode="w").attrs["spatialdata_attrs"] = {"version": "0.1"}
+    zarr.open_group(str(folder / "both.zarr"), mode="w").attrs["encoding-type"] = "MuData"
+    for source, out, message in (
+        ("query.h5ad", "o.h5mu", r"an AnnData is written as \.h5ad or \.zarr, found 'o\.h5mu'"),
+        ("query.zarr", "o.h5mu", "an AnnData is written as"),
+        ("both.h5mu", "o.h5ad", r"a MuData is written as \.h5mu or \.zarr, found 'o\.h5ad'"),
+        ("both.zarr", "o.h5ad", "a MuData is written as"),
+        ("space.zarr", "o.h5ad", r"a SpatialData is written as \.zarr, found 'o\.h5ad'"),
+        ("space.zarr", "o.h5mu", "a SpatialData is written as"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            annotate(folder, source, out)
+    with pytest.raises(ValueError, match="an AnnData is written as"):
+        run("generate", None, folder / "o.h5mu", {"request": {"n_obs": 1}, "model": "x"})
+    assert not list(folder.glob("*o.h5*"))
 
 
 def test_a_broken_file_is_said_to_be_one(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_types_that_differ_between_shards(tmp_path: Path, pbmc: ad.AnnData, monk
     assert_same(tmp_path / "out.h5ad", tmp_path / "memory.h5ad")
 
 
-def test_shares_of_several_processes(folder: Path, tmp_path: Path, memory: Callable[..., Path]) -> None:
+def test_shares_one_after_the_other(folder: Path, tmp_path: Path, memory: Callable[..., Path]) -> None:
     given, out = arguments("annotate", folder), tmp_path / "out.h5ad"
     done = []
     for i in (2, 3, 1):
@@ -175,6 +175,15 @@ def test_shares_at_the_same_time(folder: Path, tmp_path: Path, memory: Callable[
     assert any(result["output"] for result in results)
     assert_same(out, memory("translate", given, tmp_path / "memory.h5ad"))
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == ["out.h5ad"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked to save their imports")
+def test_shares_of_two_processes_at_the_same_time(folder: Path, tmp_path: Path, memory: Callable[..., Path]) -> None:
+    given, out = {**arguments("annotate", folder), "model": "mean"}, tmp_path / "out.h5ad"
+    words = [sys.executable, "-c", IMPORTS + TWINS, str(SHARD), str(folder / "query.h5ad"), str(out), json.dumps(given)]
+    subprocess.run(words, check=True, timeout=300)
+    assert_same(out, memory("annotate", given, tmp_path / "memory.h5ad"))
+    assert {path.name for path in tmp_path.iterdir()} == {"out.h5ad", "memory.h5ad"}
 
 
 def test_shares_on_dask(folder: Path, tmp_path: Path, memory: Callable[..., Path]) -> None:
@@ -224,15 +233,29 @@ def test_an_interrupt_keeps_the_shards_and_writes_no_output(
     assert_same(out, memory("annotate", given, tmp_path / "memory.h5ad"))
 
 
+# Starts a fork for each of two shares and ends well when both do.
+TWINS = """
+children = []
+for i in (1, 2):
+    child = os.fork()
+    if child == 0:
+        run("annotate", source, out, given, shard=f"{i}/2")
+        os._exit(0)
+    children.append(child)
+sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
+"""
+
 # Reads a line with the step at which to die, forks, and says how the child ended. The parent computes nothing itself: forks of a process
 # with running threads are unsafe, and twenty fresh interpreters would import for minutes.
-NURSERY = """
+IMPORTS = """
 import json, os, signal, sys, threading, time
 import anndata.io, sklearn.decomposition, sklearn.neighbors, zarr
 import sclm.tl._annotate_stages, sclm.models.baselines.mean
 from sclm.calls import merging, run, shards
 shards.SHARD_CELLS = int(sys.argv[1])
 source, out, given = sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
+"""
+NURSERY = """
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "shutil.copyfile", "shutil.rmtree")
 
 def die_at(step):
@@ -261,7 +284,15 @@ def test_killed_at_random_points(suffix: str, folder: Path, tmp_path: Path, memo
     given, out = {**arguments("annotate", folder), "model": "mean"}, tmp_path / f"out{suffix}"
     expected = memory("annotate", given, tmp_path / f"memory{suffix}")
     rng = random.Random(7)
-    words = [sys.executable, "-c", NURSERY, str(SHARD), str(folder / f"query{suffix}"), str(out), json.dumps(given)]
+    words = [
+        sys.executable,
+        "-c",
+        IMPORTS + NURSERY,
+        str(SHARD),
+        str(folder / f"query{suffix}"),
+        str(out),
+        json.dumps(given),
+    ]
     kills = whole = 0
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as nursery:
         assert nursery.stdin is not None

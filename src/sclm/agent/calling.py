@@ -42,7 +42,7 @@ def call(name: str, args: Mapping[str, Any] | None = None) -> dict[str, Any]:
     -------
     JSON, at most a few kilobytes: ``"ok": True`` and what the tool says (keys written, top labels, confidences, warnings, paths), or
     ``"ok": False`` and ``"error": {"type", "message"}``, where the message says what was expected, what was found, and what to do.
-    Nothing was written then.
+    Nothing was written then but for the finished shards in ``<output>.parts``.
 
     Examples
     --------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import shutil
+import uuid
 import warnings
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 SUFFIXES = (".h5ad", ".zarr", ".h5mu")
+_ENDINGS = {"AnnData": (".h5ad", ".zarr"), "MuData": (".h5mu", ".zarr"), "SpatialData": (".zarr",)}
 
 
 def read(path: str | Path) -> Any:
@@ -105,6 +107,8 @@ def free(path: Path, *, inputs: Iterable[Path] = (), overwrite: bool = False) ->
     for source in inputs:
         if path.absolute() == source.absolute() or (path.exists() and path.samefile(source)):
             raise ValueError(f"{path} is read: the input is never changed. Write to another file.")
+        if source.resolve() in path.resolve().parents:
+            raise ValueError(f"{path} lies in {source}, which is read: the input is never changed. Write beside it.")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} is there already. Choose another name, or allow it to be replaced (overwrite).")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -114,27 +118,31 @@ def free(path: Path, *, inputs: Iterable[Path] = (), overwrite: bool = False) ->
 
 def write(data: Any, path: Path) -> None:
     """Write beside the path, then rename: the path holds the whole result, or what it held before."""
+    kind = "SpatialData" if is_spatialdata(data) else "MuData" if is_mudata(data) else "AnnData"
+    check_kind(kind, path)
     with beside(path) as part:
-        if is_spatialdata(data):
-            if path.suffix != ".zarr":
-                raise ValueError(f"a SpatialData is written as .zarr, found {path.name!r}.")
+        if kind == "SpatialData":
             data.write(part)
-        elif is_mudata(data):
-            if path.suffix == ".h5ad":
-                raise ValueError(f"a MuData is written as .h5mu or .zarr, found {path.name!r}.")
-            getattr(data, "write_zarr" if path.suffix == ".zarr" else "write_h5mu")(part)
         elif path.suffix == ".zarr":
             data.write_zarr(part)
-        elif path.suffix == ".h5ad":
-            data.write_h5ad(part)
+        elif kind == "MuData":
+            data.write_h5mu(part)
         else:
-            raise ValueError(f"an AnnData is written as .h5ad or .zarr, found {path.name!r}.")
+            data.write_h5ad(part)
+
+
+def check_kind(kind: str, path: Path) -> None:
+    """Refuse a name whose ending does not fit what is to be written: `kind` is that of :func:`stored_kind`."""
+    endings = _ENDINGS[kind]
+    if path.suffix not in endings:
+        article = "an" if kind == "AnnData" else "a"
+        raise ValueError(f"{article} {kind} is written as {' or '.join(endings)}, found {path.name!r}.")
 
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
     """A name in the same folder to write to; renamed to the path when the block ends well, removed when it does not."""
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.part{path.suffix}")
     try:
         yield part
         replace(part, path)
@@ -145,7 +153,7 @@ def beside(path: Path) -> Iterator[Path]:
 def replace(part: Path, path: Path) -> None:
     """Put a file or folder in the place of another one."""
     if path.is_dir() and not path.is_symlink():  # a folder cannot be renamed over another one
-        old = path.with_name(f".{path.stem}.{os.getpid()}.old{path.suffix}")
+        old = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.old{path.suffix}")
         path.rename(old)
         try:
             part.rename(path)
@@ -172,7 +180,7 @@ def _reader(path: Path) -> Any:
         return lambda: _optional("mudata").read_h5mu(path)
     if path.suffix == ".h5ad":
         return lambda: anndata.read_h5ad(path)
-    kind = _kind_of_store(path)
+    kind = stored_kind(path)
     if kind == "MuData":
         return lambda: _optional("mudata").read_zarr(path)
     if kind == "SpatialData":
@@ -180,8 +188,10 @@ def _reader(path: Path) -> Any:
     return lambda: anndata.read_zarr(path)
 
 
-def _kind_of_store(path: Path) -> str:
-    """``"AnnData"``, ``"MuData"`` or ``"SpatialData"``, by the attributes of a zarr store."""
+def stored_kind(path: Path) -> str:
+    """``"AnnData"``, ``"MuData"`` or ``"SpatialData"``, by the ending of a file or the attributes of a zarr store."""
+    if path.suffix != ".zarr":
+        return "MuData" if path.suffix == ".h5mu" else "AnnData"
     import zarr
 
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sclm import results
 from sclm.calls import brief, files, streaming
-from sclm.calls.shards import Shards, bound_arguments, fingerprint
+from sclm.calls.shards import Shards, bound_arguments, digest, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -55,10 +55,17 @@ def by_shards(
     from sclm.tl._stages import stages
 
     there_before = target.exists()
-    shards = Shards(target, fingerprint(tool, source, adata, given, others))
+    call = fingerprint(tool, source, adata, given, others)
+    shards, signature = Shards(target, call), digest(call)
     before = brief.contents(adata)
+
+    def late() -> bool:
+        return mine is not None and _written_by(signature, target) is not None
+
     try:
-        work = shards.prepare(stages(tool), adata, bound_arguments(tool, given), reference)
+        work = shards.prepare(stages(tool), adata, bound_arguments(tool, given), reference, late)
+        if work is None:
+            return _late(target, signature)
         shards.work_off(work, mine)
         todo = shards.missing()
         n = len(shards.bounds)
@@ -66,12 +73,12 @@ def by_shards(
         if todo:
             logger.info("%s: %d of %d shards are done", target.name, counted["done"], n)
             return {"output": None, "shards": {**counted, "folder": str(shards.folder)}, "written": [], "records": {}}
-        shapes = _merge(shards, work, adata, before, source, there_before)
+        shapes = _merge(shards, work, adata, before, source, signature, there_before)
     except FileNotFoundError:
-        if not target.exists() or shards.folder.exists():
+        if _written_by(signature, target) is None:
             raise
         # Another process found all shards at the same time and has put them together before this one could.
-        return {"output": str(target), "shards": {"of": n, "done": n}, "written": [], "records": {}}
+        return _late(target, signature)
     return {
         "output": str(target),
         "shards": counted,
@@ -83,12 +90,46 @@ def by_shards(
     }
 
 
+def finished(tool: str, given: Mapping[str, Any], inputs: Sequence[Path], target: Path) -> dict[str, Any] | None:
+    """What a share says that comes when the same call, in shards, has written the output; None where it has not.
+
+    Parameters
+    ----------
+    tool, given
+        The tool and its arguments; a reference as its path.
+    inputs, target
+        Further files that the arguments name and, last, the input; the output.
+    """
+    *others, source = inputs
+    if streaming.signed(target) is None or not streaming.streams(source):
+        return None
+    with streaming.opened(source) as adata:
+        signature = digest(fingerprint(tool, source, adata, given, others))
+        size = {"n_cells": int(adata.n_obs), "n_genes": int(adata.n_vars)}
+    if _written_by(signature, target) is None:
+        return None
+    logger.info("%s: this call has written it before", target.name)
+    return {**size, **_late(target, signature)}
+
+
+def _written_by(signature: str, target: Path) -> int | None:
+    """In how many shards a call has written the output, or None."""
+    noted = streaming.signed(target)
+    return noted[1] if noted is not None and noted[0] == signature else None
+
+
+def _late(target: Path, signature: str) -> dict[str, Any]:
+    n = _written_by(signature, target)
+    return {"output": str(target), "shards": {"of": n, "done": n}, "written": [], "records": {}}
+
+
 def _merge(
     shards: Shards,
     work: Stages,
     adata: anndata.AnnData,
     before: Mapping[str, Mapping[str, Any]],
     source: Path,
+    signature: str,
     there_before: bool,
 ) -> dict[str, list[int]]:
     """Write the output and remove the shards; gives the shapes of the new matrices."""
@@ -102,6 +143,7 @@ def _merge(
     path = shards.folder / f".whole-{uuid.uuid4().hex}{shards.target.suffix}"
     streaming.copied(source, path)
     with streaming.group(path, "r+") as store:
+        streaming.sign(store, signature, len(parts))
         for slot, name, value in streaming.changes(adata, before):
             streaming.put(store, slot, name, value)
         for name, rows in new.items():

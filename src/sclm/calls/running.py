@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sclm.calls import arguments as said
@@ -14,7 +15,6 @@ from sclm.cells.containers import table_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     import anndata
 
@@ -35,7 +35,7 @@ def run(
     """Call a tool of ``sclm.tl`` on a file.
 
     The input is never changed. The output appears under its name once it is whole; when the call fails, nothing is there that was
-    not there before. An AnnData (h5ad or zarr) is not read into memory: counts are read in blocks, and the output is a copy of the file with
+    not there before but for ``<out>.parts``. An AnnData (h5ad or zarr) is not read into memory: counts are read in blocks, and the output is a copy of the file with
     the new columns and matrices. Tools that treat every cell by itself (`annotate`, `embed`,
     `translate`, `pathways`) do files of more than 50,000 cells shard by shard: finished shards are kept in ``<out>.parts``, and the same call
     goes on from there after an interruption. So does `generate` beyond 20,000 cells.
@@ -52,7 +52,8 @@ def run(
         Name → text, number, list of text, or path: see :func:`sclm.calls.signature`.
     shard
         ``"i/n"``: do the i-th of n shares of the shards only. The same call in n processes, on one machine or several that see the folder,
-        does all of them; the one that finds all shards there writes the output.
+        does all of them; the one that finds all shards there writes the output. A share that comes when the same call has written the output
+        does nothing.
     overwrite
         Whether a file that is there under ``out`` may be replaced.
 
@@ -86,9 +87,12 @@ def run(
     elif path is not None:
         raise TypeError(f"{tool} makes its own cells and reads none, found {path}.")
     mine = shards.share(shard)
-    target = files.destination(out, inputs=inputs, overwrite=overwrite)
+    late = merging.finished(tool, given, inputs, Path(out)) if about.reads and mine is not None else None
+    target = files.destination(out, inputs=inputs, overwrite=overwrite or late is not None)
     with heard() as warnings:
-        if not about.reads:
+        if late is not None:
+            found = late
+        elif not about.reads:
             found = _made(about, given, target, mine)
         elif target.suffix != ".h5mu" and streaming.streams(inputs[-1]):
             found = _on_disk(about, given, inputs, target, mine)
@@ -158,6 +162,7 @@ def _in_memory(
         raise ValueError(
             f"shards need an AnnData as .h5ad or .zarr in today's layout, and an output as one of the two, found {source.name} and {target.name}."
         )
+    files.check_kind(files.stored_kind(source), target)
     data = files.read(source)
     table = table_of(data, given.get("table_key"), given.get("mod"))
     before = brief.contents(table)
@@ -172,6 +177,7 @@ def _made(about: Signature, given: dict[str, Any], target: Path, mine: shards.Sh
 
     if mine is not None:
         raise ValueError(f"{about.name} reads no file of which a process could do a share. Leave shard out.")
+    files.check_kind("AnnData", target)
     function, options = getattr(tl, about.name), said.loaded(about.parameters, given, given.get("seed", 0))
     before: dict[str, dict[str, Any]] = {slot: {} for slot in ("obs", "var", "obsm", "varm", "obsp", "layers", "uns")}
     if len(options["request"]) <= _STREAMED or target.exists():

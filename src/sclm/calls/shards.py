@@ -16,14 +16,14 @@ import re
 import shutil
 import uuid
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import anndata
 
@@ -131,7 +131,14 @@ class Shards:
                 "output, or remove the folder."
             )
 
-    def prepare(self, stages: Any, adata: anndata.AnnData, arguments: Mapping[str, Any], reference: Any) -> Stages:
+    def prepare(
+        self,
+        stages: Any,
+        adata: anndata.AnnData,
+        arguments: Mapping[str, Any],
+        reference: Any,
+        late: Callable[[], bool] = lambda: False,
+    ) -> Stages | None:
         """The call, prepared; a model that it trains is trained once and lies in the folder from then on.
 
         Parameters
@@ -144,12 +151,16 @@ class Shards:
             All arguments of the tool; a reference as its path.
         reference
             Reads the reference, called where the model is still to be trained.
+        late
+            Whether others have written the output by now: asked before the folder is made, and then None is returned.
         """
         trains = arguments.get("reference") is not None
         trained = self._trained() if trains else None
         if trains and trained is None:
             arguments = {**arguments, "reference": reference()}
         work: Stages = stages(adata, trained=trained, **arguments)
+        if late():
+            return None
         self.folder.mkdir(exist_ok=True)  # not before: a call that is refused leaves nothing
         self._claim(_CALL, self._call)
         if trains and trained is None:
@@ -275,6 +286,13 @@ def fingerprint(
         "input": {"cells": adata.n_obs, "genes": adata.n_vars, "names": names.hexdigest(), **_state(source)},
         "files": {str(path): _state(path) for path in others},
     }
+
+
+def digest(call: Mapping[str, Any]) -> str:
+    """A short name for a call, from its :func:`fingerprint` and the state of the model that it names by path."""
+    model = call["arguments"].get("model")
+    state = _state(Path(model)) if isinstance(model, str) and Path(model).exists() else None
+    return hashlib.sha256(json.dumps([call, state], sort_keys=True).encode()).hexdigest()
 
 
 def write(path: Path, values: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _SMALL = (
     16 << 20
 )  # bytes up to which an array of .obsm or .obsp is read: coordinates of a section, not vectors of an atlas
+_DONE = "sclm-shards"  # attribute of a store: the call in shards that wrote it
 LEFT = (*SPARSE, "array")  # kinds of elements that can be left on disk
 MATRICES = ("layers", "obsm", "varm", "obsp", "varp")
 _DISK = ("obs", "var", "obsm", "varm", "obsp", "layers", "uns")  # what a tool may write into
@@ -139,6 +140,8 @@ def write(adata: anndata.AnnData, before: Mapping[str, Mapping[str, Any]], sourc
     with files.beside(target) as part:
         copied(source, part)
         with group(part, "r+") as store:
+            if _DONE in store.attrs:  # of the call that wrote the input
+                del store.attrs[_DONE]
             for slot, name, value in changes(adata, before):
                 put(store, slot, name, value)
 
@@ -182,6 +185,20 @@ def put(store: Any, slot: str, name: str, value: Any) -> None:
             holder.attrs["column-order"] = order
     elif value is not None:
         write_elem(holder, name, value)
+
+
+def sign(store: Any, call: str, n_shards: int) -> None:
+    """Note in a store which call wrote it, and in how many shards."""
+    store.attrs[_DONE] = f"{call} {n_shards}"
+
+
+def signed(path: Path) -> tuple[str, int] | None:
+    """The call and number of shards that :func:`sign` noted, or None."""
+    if not streams(path):
+        return None
+    with group(path) as store:
+        noted = str(store.attrs.get(_DONE, "")).split()
+    return (noted[0], int(noted[1])) if len(noted) == 2 and noted[1].isdigit() else None
 
 
 def copied(source: Path, target: Path) -> None:
