@@ -24,19 +24,19 @@ OPTIONS: dict[str, Any] = {"max_epochs": 3, "accelerator": "cpu", "progress_bar"
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
-def work(toy: Any, folder: Path) -> None:
+def work(toy: Any, folder: Path, die_at: int) -> None:
     """The call that is killed and repeated; what it learnt and how it went, once it ends."""
     torch.set_num_threads(1)  # a fork has none of its parent's threads
-    module = toy.Toy(30)
+    module = toy.Toy(30, die_at=die_at)
     report = fit(module, toy.data(batch_size=32), **OPTIONS, folder=folder / "run")
     torch.save(module.state_dict(), folder / "weights.pt")
     (folder / "steps.json").write_text(json.dumps(len(module.losses)))  # of this call
     (folder / "report.json").write_text(json.dumps([report.history.to_dict("list"), report.best_epoch, report.stopped]))
 
 
-def run(toy: Any, folder: Path, seconds: float | None) -> float:
+def run(toy: Any, folder: Path, seconds: float | None, die_at: int = -1) -> float:
     """One call in a process of its own, forked so that nothing is imported again, killed after that time; how long it ran."""
-    process = multiprocessing.get_context("fork").Process(target=work, args=(toy, folder))
+    process = multiprocessing.get_context("fork").Process(target=work, args=(toy, folder, die_at))
     start = time.monotonic()
     process.start()
     process.join(seconds)
@@ -45,7 +45,7 @@ def run(toy: Any, folder: Path, seconds: float | None) -> float:
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     else:
-        assert process.exitcode == 0
+        assert process.exitcode == (0 if die_at < 0 else -signal.SIGKILL)
     return time.monotonic() - start
 
 
@@ -81,9 +81,15 @@ def test_a_run_that_is_killed_again_and_again_ends_the_same(toy: Any, tmp_path: 
         )
         assert rest == told[1:]
     assert seen
-    steps = [json.loads((folder / "steps.json").read_text()) for folder in (tmp_path / "whole", *seen)]
-    assert steps[0] == told[0]["step"][-1]
-    assert min(steps[1:]) < steps[0]  # the last call of one at least went on where it had been killed
+
+
+def test_what_was_done_before_a_kill_is_not_done_again(toy: Any, tmp_path: Path) -> None:
+    """Killed in the second of three epochs: the next call takes fewer steps than a whole run."""
+    for name, die_at in (("whole", -1), ("killed", 8), ("killed", -1)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        run(toy, tmp_path / name, None, die_at)
+    whole, rest = (json.loads((tmp_path / name / "steps.json").read_text()) for name in ("whole", "killed"))
+    assert 0 < rest < whole
 
 
 @pytest.mark.parametrize("left", ["last.ckpt.new", "best.safetensors.new", "fit.json.new"])
