@@ -175,20 +175,24 @@ class Judge:
             if place >= 0 and at[place] >= 0:
                 result[:, at[place]] += seen[:, s]
         result[:, len(columns) :] = seen[:, list(loose)]
+        kinds, nothing_known = self._kinds(columns), not known.any() and not len(loose)
+        opens = (share > 0 or nothing_known) and not known.all()
+        if (
+            kinds or opens
+        ):  # of every term by itself: kinds of a type are of one company with it, which says nothing of them
+            alone = open_scores(fit, self.prior, np.zeros(len(self.terms)), seen, self.lin**_KIN)
         handed = np.zeros(len(own))  # what is said of types that may not be answered and is handed on to their kinds
-        for s, below in self._kinds(columns):
+        for s, below in kinds:
             if known[below].all():
                 shares = np.maximum(result[:, below], 1e-12)
                 shares = shares / shares.sum(axis=1, keepdims=True)
-            else:  # of one company with what is above them, so that company says nothing
-                fine = open_scores(fit, self.prior, np.zeros(len(self.terms)), seen, self.lin**_KIN)
-                shares = softmax(fine[:, columns[below]])
+            else:
+                shares = softmax(alone[:, columns[below]])
             result[:, below] += seen[:, [s]] * shares
             handed += seen[:, s]
-        nothing_known = not known.any() and not len(loose)
-        if (share > 0 or nothing_known) and not known.all():
-            fresh, kin = columns[~known], self.lin**_KIN
-            scores = open_scores(fit, self.prior, self.company, seen, kin)[:, fresh]
+        if opens:
+            fresh = columns[~known]
+            scores = alone[:, fresh] + self.company[fresh]
             chance = np.ones(len(own))
             if not nothing_known:
                 chance = novelty(self.novelty_features(fit, own, columns), weights.novelty, share)

@@ -136,7 +136,7 @@ class Evidence(Family):
             if labels[i] and named[i] and first["verdict"].iloc[at] == "removed" and first["id"].iloc[at] != named[i]
         ]  # fmt: skip
         other = _own_choice(judge(view, [Statement(i, "identity", names[i], named[i]) for i in against]), [""] * n)
-        supported = set(other.loc[other["verdict"] == "softened", "row"]) if len(other) else set()
+        supported = set(other.loc[other["verdict"] == "softened", "row"])
 
         members = checker.background.members.tocsc()
         allowed = telling_genes(judge.vocabulary.tokens)
