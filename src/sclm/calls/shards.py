@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from sclm.calls.files import beside
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -327,11 +329,10 @@ def read(path: Path, names: Sequence[str] = ()) -> dict[str, Any]:
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
     """A name to write a file under that becomes `path` when the block ends well: after a crash too, all of it or nothing."""
-    with _own(path) as part:
+    with beside(path) as part:
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
-        part.replace(path)
 
 
 @contextmanager
